@@ -1,0 +1,1 @@
+"""The library: all science, no window, no processes."""

@@ -1,0 +1,1 @@
+"""Micrographs, labels, tiles, splits, and the project folder that holds them."""

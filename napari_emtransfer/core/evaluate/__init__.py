@@ -1,0 +1,1 @@
+"""Honest measurement: confusion matrices, IoU and their intervals. numpy only."""

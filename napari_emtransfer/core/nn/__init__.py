@@ -1,0 +1,1 @@
+"""Networks: model, training and prediction. The only room of core that imports torch."""

@@ -1,0 +1,1 @@
+"""The window: one dock in napari. Never imports torch."""

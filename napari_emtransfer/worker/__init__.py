@@ -1,0 +1,1 @@
+"""The process boundary: requests in, events out."""
