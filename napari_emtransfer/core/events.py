@@ -76,7 +76,7 @@ class ProgressMade(_Event):
 class RegionPredicted(_Event):
     """The prediction of one window of one micrograph lies in the project's prediction store.
 
-    The window is in native pixels of the micrograph; `generation` echoes the request, so that late answers can be dropped.
+    The window is in native pixels; `generation` echoes the request, so that late answers can be dropped.
     """
 
     event: Literal["RegionPredicted"] = "RegionPredicted"

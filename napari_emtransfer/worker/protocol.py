@@ -36,7 +36,7 @@ class TrainRequest(_Message):
 class PredictRequest(_Message):
     """Predict micrographs (all of the project when none is named) with the best checkpoint of `model_run`.
 
-    `paths` are image files outside the project. `window` restricts one named micrograph to a part of it, in native pixels.
+    `paths` are image files outside the project. `window` restricts one named micrograph to a part, in native pixels.
     With `out`, masks are written there as TIFF; otherwise into the project's prediction store.
     """
 

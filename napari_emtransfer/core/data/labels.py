@@ -51,7 +51,8 @@ class LabelSchema(BaseModel):
         """Names in order → classes 1..K with the default palette."""
         return cls(
             classes=tuple(
-                LabelClass(value=i, name=name, color=PALETTE[(i - 1) % len(PALETTE)]) for i, name in enumerate(names, start=1)
+                LabelClass(value=i, name=name, color=PALETTE[(i - 1) % len(PALETTE)])
+                for i, name in enumerate(names, start=1)
             )
         )
 
@@ -81,7 +82,7 @@ def check_mask(mask: NDArray[np.generic], n_classes: int, *, name: str) -> NDArr
     if unknown.size:
         shown = ", ".join(map(str, unknown[:5]))
         raise LabelError(
-            f"The mask of {name!r} holds the value {shown}, but only 0 (unlabelled) and 1..{n_classes} (classes) are known.",
+            f"The mask of {name!r} holds the value {shown}; known are 0 (unlabelled) and 1..{n_classes} (classes).",
             "Map the values, for example with --map 0=matrix,255=pore.",
         )
     return mask.astype(np.uint8)
