@@ -1,1 +1,1 @@
-"""The application without a window: state and controllers."""
+"""The application without a window: evented state, commands, and nothing of Qt or napari."""

@@ -1,0 +1,187 @@
+"""Strokes to disk, on a thread of their own: the thread that paints never waits for the disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.data.tiles import Window
+from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.session.messages import Message, SaveFailed, StrokesSaved
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.project import Project, TileState
+
+CHUNK_PX = 256
+QUIET_SECONDS = 0.2  # a pause this long ends a stroke
+LONGEST_SECONDS = 0.4  # while painting goes on, save at least this often (plus one tick and the write: below 1 s)
+RETRY_SECONDS = 3.0
+
+Chunks = set[tuple[int, int]]
+StateKey = tuple[str, int, int]
+
+
+class AutoSaver:
+    """Collects what has changed and writes it on a background thread.
+
+    The array handed to `mark` is the one being painted; the thread reads it when it writes. A stroke that lands while its
+    chunk is being read marks the chunk again afterwards, so the last state always reaches the disk.
+
+    Parameters
+    ----------
+    project
+        Where annotations and tile states go.
+    post
+        Receives `StrokesSaved` and `SaveFailed`, on the writing thread.
+    clock
+        Seconds; monotonic.
+    """
+
+    def __init__(
+        self, project: Project, post: Callable[[Message], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._project, self._post, self._clock = project, post, clock
+        self._arrays: dict[str, NDArray[np.uint8]] = {}
+        self._chunks: dict[str, Chunks] = {}
+        self._states: dict[StateKey, TileState] = {}
+        self._first = self._last = self._not_before = 0.0
+        self._wanted = self._busy = self._closing = self._failed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="emtransfer-autosave", daemon=True)
+        self._thread.start()
+
+    @property
+    def unsaved(self) -> bool:
+        """True while anything waits to be written or is being written."""
+        with self._changed:
+            return self._busy or self._pending
+
+    def is_unsaved(self, stem: str) -> bool:
+        """True while strokes on this micrograph are not on disk."""
+        with self._changed:
+            return self._busy or stem in self._chunks
+
+    def mark(self, stem: str, array: NDArray[np.uint8], window: Window) -> None:
+        """`window` of `array` (H, W), the annotation of `stem`, has changed."""
+        (y0, x0), (y1, x1) = (window.y0, window.x0), (window.y1 - 1, window.x1 - 1)
+        rows = range(y0 // CHUNK_PX, y1 // CHUNK_PX + 1)
+        columns = range(x0 // CHUNK_PX, x1 // CHUNK_PX + 1)
+        with self._changed:
+            self._arrays[stem] = array
+            self._note_change()
+            self._chunks.setdefault(stem, set()).update((r, c) for r in rows for c in columns)
+
+    def mark_state(self, stem: str, row: int, column: int, state: TileState) -> None:
+        """The state of a tile has changed."""
+        with self._changed:
+            self._note_change()
+            self._states[stem, row, column] = state
+
+    def forget(self, stem: str) -> None:
+        """Drop what waits for a micrograph that has left the project."""
+        with self._changed:
+            self._chunks.pop(stem, None)
+            self._arrays.pop(stem, None)
+            self._states = {key: state for key, state in self._states.items() if key[0] != stem}
+
+    def tick(self) -> None:
+        """Start writing when a stroke has ended, or painting has gone on for long enough; returns at once."""
+        now = self._clock()
+        with self._changed:
+            due = now - self._last >= QUIET_SECONDS or now - self._first >= LONGEST_SECONDS
+            if self._pending and not self._busy and due and now >= self._not_before:
+                self._wanted = True
+                self._changed.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Write everything now and wait for it; False when it failed or took longer than `timeout` seconds."""
+        with self._changed:
+            self._failed = False
+            self._wanted = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._failed or not (self._busy or self._pending), timeout)
+            return not (self._busy or self._pending)
+
+    def close(self, timeout: float) -> bool:
+        """Flush and end the thread; False when strokes could not be written."""
+        saved = self.flush(timeout)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        return saved
+
+    @property
+    def _pending(self) -> bool:
+        return bool(self._chunks or self._states)
+
+    def _note_change(self) -> None:
+        self._last = self._clock()
+        if not self._pending:
+            self._first = self._last
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or (self._wanted and self._pending))
+                if self._closing:
+                    return
+                self._wanted, self._busy = False, True
+                chunks, self._chunks = self._chunks, {}
+                states, self._states = self._states, {}
+            message = self._write(chunks, states)
+            with self._changed:
+                self._settle(chunks, states, message)
+            self._post(message)
+
+    def _write(self, chunks: dict[str, Chunks], states: dict[StateKey, TileState]) -> Message:
+        """Write, taking out of `chunks` and `states` what is done; what is left in them has not reached the disk."""
+        stems = tuple(chunks)
+        try:
+            for stem in stems:
+                self._write_chunks(stem, chunks[stem])
+                del chunks[stem]
+            for key in list(states):
+                self._project.set_tile_state(*key, states[key])
+                del states[key]
+        except EMTransferError as error:
+            return SaveFailed(error.message, error.hint)
+        except Exception as error:
+            return SaveFailed(
+                f"Your last strokes could not be saved: {error}.",
+                "They stay in memory and are tried again every few seconds; free some disk space or check the folder.",
+            )
+        return StrokesSaved(stems)
+
+    def _write_chunks(self, stem: str, chunks: Chunks) -> None:
+        array = self._arrays[stem]
+        for window in _windows(chunks, array.shape):
+            self._project.annotations.write(stem, window, array[window.slices].copy())
+
+    def _settle(self, chunks: dict[str, Chunks], states: dict[StateKey, TileState], message: Message) -> None:
+        self._busy = False
+        self._failed = isinstance(message, SaveFailed)
+        if self._failed:
+            for stem, left in chunks.items():
+                self._chunks.setdefault(stem, set()).update(left)
+            self._states = states | self._states  # a newer state of the same tile wins
+            self._not_before = self._clock() + RETRY_SECONDS
+        self._arrays = {stem: array for stem, array in self._arrays.items() if stem in self._chunks}
+        self._changed.notify_all()
+
+
+def _windows(chunks: Chunks, shape: tuple[int, ...]) -> Iterator[Window]:
+    """Chunks → windows clipped to the array, neighbours in a row joined."""
+    for row, in_row in groupby(sorted(chunks), key=lambda chunk: chunk[0]):
+        columns = [column for _, column in in_row]
+        for _, run in groupby(enumerate(columns), key=lambda pair: pair[1] - pair[0]):
+            members = [column for _, column in run]
+            y0, x0 = row * CHUNK_PX, members[0] * CHUNK_PX
+            y1, x1 = min(shape[0], y0 + CHUNK_PX), min(shape[1], (members[-1] + 1) * CHUNK_PX)
+            yield Window(y0=y0, x0=x0, y1=y1, x1=x1)

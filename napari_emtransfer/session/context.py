@@ -1,0 +1,36 @@
+"""What the controllers of one session share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from napari_emtransfer.core.errors import ProjectError
+from napari_emtransfer.session.messages import Inbox
+from napari_emtransfer.session.signals import SessionSignals
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.project import MicrographRecord, Project
+
+
+@dataclass
+class Context:
+    """The open project and the way out of every controller: signals to the views, an inbox from the threads.
+
+    `records` are the project's micrographs as last read, so that views need not ask the database at every repaint.
+    """
+
+    signals: SessionSignals = field(default_factory=SessionSignals)
+    inbox: Inbox = field(default_factory=Inbox)
+    project: Project | None = None
+    records: tuple[MicrographRecord, ...] = ()
+
+    def require_project(self) -> Project:
+        """The open project; raises `ProjectError` when there is none."""
+        if self.project is None:
+            raise ProjectError("No project is open.", "Open a project, or create one, in the Project tab.")
+        return self.project
+
+    def refresh_records(self) -> None:
+        """Read the list of micrographs again."""
+        self.records = tuple(self.project.micrographs()) if self.project else ()

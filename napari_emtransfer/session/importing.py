@@ -1,0 +1,40 @@
+"""Files into the project: slow work, on whatever thread the view chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.session.state import AddReport, Failure
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.project import Project
+
+Progress = Callable[[int, int], None]
+
+
+def add_files(
+    project: Project,
+    paths: Sequence[Path],
+    *,
+    specimen: str | None = None,
+    domain: str | None = None,
+    pixel_size_nm: float | None = None,
+    progress: Progress | None = None,
+) -> AddReport:
+    """Add every file that can be added; a bad one is reported and stops none of the others."""
+    added: list[str] = []
+    failures: list[Failure] = []
+    options = {"specimen": specimen, "pixel_size_nm": pixel_size_nm} | ({"domain": domain} if domain else {})
+    for done, path in enumerate(paths, start=1):
+        try:
+            added.append(project.add_micrograph(path, **options).stem)
+        except EMTransferError as error:
+            failures.append(Failure(path, error.message, error.hint))
+        except OSError as error:
+            failures.append(Failure(path, f"{path.name} cannot be read: {error.strerror or error}.", "Check the file."))
+        if progress:
+            progress(done, len(paths))
+    return AddReport(tuple(added), tuple(failures))

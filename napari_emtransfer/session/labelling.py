@@ -1,0 +1,278 @@
+"""Annotations in memory, their way to disk, and the walk from tile to tile."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
+from napari_emtransfer.core.errors import ProjectError
+from napari_emtransfer.session.autosave import AutoSaver
+from napari_emtransfer.session.context import Context
+from napari_emtransfer.session.messages import SaveFailed, StrokesSaved
+from napari_emtransfer.session.state import SaveState
+from napari_emtransfer.session.tile_book import TileBook
+from napari_emtransfer.session.tile_order import pick
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.project import Project, TileState
+
+KEPT_ANNOTATIONS = 4
+SAVE_TIMEOUT = 5.0
+_LEFT_OUT = ("done", "skipped")
+
+
+class LabellingController:
+    """What the user paints, and where. All methods belong to the thread of the views."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._annotations: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
+        self._saver: AutoSaver | None = None
+        self._book: TileBook | None = None
+        self._history: list[Tile] = []
+        self._position = -1
+        self._visited: set[Tile] = set()
+        self.current: str | None = None
+        self.tile: Tile | None = None
+        self.save_state = SaveState()
+
+    # ---- opening and closing, called by the session
+
+    def open(self, project: Project) -> None:
+        """Begin with a project that has just been opened."""
+        self._saver = AutoSaver(project, self._context.inbox.put)
+        self._book = TileBook(project, self._context.records, self._labels)
+
+    def close(self, timeout: float = SAVE_TIMEOUT) -> bool:
+        """Save and let go of the project; False when strokes could not be written."""
+        saved = self._saver.close(timeout) if self._saver else True
+        self._saver = self._book = None
+        self._annotations.clear()
+        self._history, self._position, self._visited = [], -1, set()
+        self._set_save_state(SaveState())
+        self.show(None)
+        return saved
+
+    def micrographs_changed(self, relabelled: tuple[str, ...] = ()) -> None:
+        """Micrographs were added, removed or edited; labels of `relabelled` were written by somebody else."""
+        if self._book is None:
+            return
+        self._book.update(self._context.records)
+        self._book.forget_labels(relabelled)
+        for stem in relabelled:
+            self._annotations.pop(stem, None)
+        if self.current is not None and self.current not in {r.stem for r in self._context.records}:
+            self.show(None)
+
+    def forget(self, stem: str) -> None:
+        """The micrograph leaves the project."""
+        self._require_saver().forget(stem)
+        self._annotations.pop(stem, None)
+
+    # ---- the annotation
+
+    def show(self, stem: str | None) -> None:
+        """Make a micrograph the current one, with no tile chosen yet; None: show nothing."""
+        if stem == self.current:
+            return
+        if stem is not None:
+            self.annotation(stem)
+        self.current = stem
+        self._context.signals.current_changed.emit(stem)
+        if self.tile is not None and self.tile.micrograph != stem:
+            self._set_tile(None)
+
+    def annotation(self, stem: str) -> NDArray[np.uint8]:
+        """The annotation (H, W) in native pixels, the one array that is painted on and saved."""
+        if stem not in self._annotations:
+            labels = self._context.require_project().annotations.read(stem)
+            self._annotations[stem] = np.ascontiguousarray(labels, dtype=np.uint8)
+            self._evict()
+        self._annotations.move_to_end(stem)
+        return self._annotations[stem]
+
+    def mark_dirty(self, window: Window | None = None, *, stem: str | None = None) -> None:
+        """Say that labels have changed in `window` (native pixels; None: anywhere) of a micrograph (None: the current)."""
+        stem = stem or self.current
+        if stem is None:
+            raise ProjectError("No micrograph is shown.", "Choose one in the Project tab.")
+        labels = self.annotation(stem)
+        window = window or Window(y0=0, x0=0, y1=labels.shape[0], x1=labels.shape[1])
+        self._require_saver().mark(stem, labels, window)
+        begun = [t for t in self._require_book().painted(stem, window) if self.tile_state(t) == "unlabelled"]
+        for tile in begun:
+            self._write_state(tile, "started")
+        if begun:
+            self._context.signals.tile_states_changed.emit(stem)
+        self._set_save_state(SaveState(True, self.save_state.failing, self.save_state.message, self.save_state.hint))
+
+    def tick(self) -> None:
+        """Call about four times a second: starts an autosave when one is due, and never waits for it."""
+        if self._saver:
+            self._saver.tick()
+
+    def save_now(self, timeout: float = SAVE_TIMEOUT) -> bool:
+        """Write everything and wait for it; False when that failed or took longer than `timeout` seconds."""
+        return self._saver.flush(timeout) if self._saver else True
+
+    def apply(self, message: StrokesSaved | SaveFailed) -> None:
+        """The writer's answer."""
+        unsaved = self._saver is not None and self._saver.unsaved
+        if isinstance(message, SaveFailed):
+            first = not self.save_state.failing
+            self._set_save_state(SaveState(True, True, message.message, message.hint))
+            if first:
+                self._context.signals.failed.emit(message.message, message.hint)
+            return
+        self._set_save_state(SaveState(unsaved))
+        for stem in message.stems:
+            self._context.signals.annotation_saved.emit(stem)
+
+    # ---- tiles
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles in the project."""
+        return self._book.n_tiles if self._book else 0
+
+    @property
+    def n_tiles_done(self) -> int:
+        """Number of tiles that the user has called done."""
+        return self._book.n_done if self._book else 0
+
+    def grid(self, stem: str) -> TileGrid:
+        """The tile grid of a micrograph, in native pixels."""
+        return self._require_book().grid(stem)
+
+    def tile_state(self, tile: Tile) -> TileState:
+        """The state of one tile."""
+        return self._require_book().state(tile)
+
+    def tile_states(self, stem: str) -> dict[tuple[int, int], TileState]:
+        """(row, column) → state for every tile of a micrograph."""
+        return self._require_book().states(stem)
+
+    def labelled_fraction(self, tile: Tile) -> float:
+        """Labelled part of a tile, 0..1."""
+        return self._require_book().labelled_fraction(tile)
+
+    def next_tile(self) -> Tile | None:
+        """Go to the next tile worth labelling and return it; None, and nowhere, when all are done.
+
+        After `previous_tile` it first comes back through the history. Then specimens take turns; within one, tiles without
+        labels come before those begun, and those before unsure ones; done and skipped tiles are left out.
+        """
+        self._require_book()
+        while self._position + 1 < len(self._history):
+            self._position += 1
+            tile = self._history[self._position]
+            if self._is_open(tile):
+                return self._go(tile)
+        tile = self._pick()
+        if tile is None:
+            return None
+        self._history.append(tile)
+        self._position = len(self._history) - 1
+        return self._go(tile)
+
+    def previous_tile(self) -> Tile | None:
+        """Go back to the tile before, done or not; None when there is none."""
+        while self._position > 0:
+            self._position -= 1
+            if self._require_book().knows(self._history[self._position]):
+                return self._go(self._history[self._position])
+        return None
+
+    def go_to(self, tile: Tile) -> Tile:
+        """Make any tile the current one."""
+        self._history = [*self._history[: self._position + 1], tile]
+        self._position = len(self._history) - 1
+        return self._go(tile)
+
+    def go_to_point(self, stem: str, y: float, x: float) -> Tile:
+        """Make the tile that holds the pixel (y, x) the current one."""
+        return self.go_to(self.grid(stem).tile_at(y, x))
+
+    def mark_done(self, tile: Tile | None = None) -> None:
+        """Call a tile (None: the current) finished."""
+        self._mark(tile, "done")
+
+    def mark_unsure(self, tile: Tile | None = None) -> None:
+        """Put a tile (None: the current) aside: it comes again after all others."""
+        self._mark(tile, "unsure")
+
+    def mark_skipped(self, tile: Tile | None = None) -> None:
+        """Leave a tile (None: the current) out for good."""
+        self._mark(tile, "skipped")
+
+    # ---- inside
+
+    def _pick(self) -> Tile | None:
+        book = self._require_book()
+        last = book.specimen_of(self.tile.micrograph) if self.tile else None
+        return pick(book.by_specimen(), last, self._rank)
+
+    def _rank(self, tile: Tile) -> int | None:
+        if tile == self.tile or not self._is_open(tile):
+            return None
+        if self.tile_state(tile) == "unsure":
+            return 3
+        if tile in self._visited:
+            return 2
+        return int(self.labelled_fraction(tile) > 0)
+
+    def _is_open(self, tile: Tile) -> bool:
+        return self._require_book().knows(tile) and self.tile_state(tile) not in _LEFT_OUT
+
+    def _go(self, tile: Tile) -> Tile:
+        self._visited.add(tile)
+        self.show(tile.micrograph)
+        self._set_tile(tile)
+        return tile
+
+    def _set_tile(self, tile: Tile | None) -> None:
+        if tile != self.tile:
+            self.tile = tile
+            self._context.signals.tile_changed.emit(tile)
+
+    def _mark(self, tile: Tile | None, state: TileState) -> None:
+        tile = tile or self.tile
+        if tile is None:
+            raise ProjectError("No tile is chosen.", "Press Next, or click into a tile, first.")
+        self._write_state(tile, state)
+        self._context.signals.tile_states_changed.emit(tile.micrograph)
+
+    def _write_state(self, tile: Tile, state: TileState) -> None:
+        self._require_book().set_state(tile, state)
+        self._require_saver().mark_state(tile.micrograph, tile.row, tile.column, state)
+
+    def _labels(self, stem: str, window: Window) -> NDArray[np.uint8]:
+        if stem in self._annotations:
+            return self._annotations[stem][window.slices]
+        return self._context.require_project().annotations.read(stem, window)
+
+    def _evict(self) -> None:
+        """Drop the annotations longest unseen, but never one with strokes that are not on disk."""
+        saver = self._require_saver()
+        for stem in list(self._annotations)[:-KEPT_ANNOTATIONS]:
+            if stem != self.current and not saver.is_unsaved(stem):
+                del self._annotations[stem]
+
+    def _set_save_state(self, state: SaveState) -> None:
+        if state != self.save_state:
+            self.save_state = state
+            self._context.signals.save_state_changed.emit(state)
+
+    def _require_saver(self) -> AutoSaver:
+        self._context.require_project()
+        assert self._saver is not None  # noqa: S101 - open() sets it together with the project
+        return self._saver
+
+    def _require_book(self) -> TileBook:
+        self._context.require_project()
+        assert self._book is not None  # noqa: S101 - as above
+        return self._book

@@ -1,0 +1,68 @@
+"""The readouts of the open project: which numbers, on what ground, recomputed when labels or prediction change."""
+
+from __future__ import annotations
+
+from napari_emtransfer.core.data.tiles import Tile, Window
+from napari_emtransfer.session.context import Context
+from napari_emtransfer.session.labelling import LabellingController
+from napari_emtransfer.session.prediction import PredictionController
+from napari_emtransfer.session.readouts import model_readout, text_overlay, tile_readout
+from napari_emtransfer.session.runs import TrainingGround
+from napari_emtransfer.session.state import ModelReadout, Readouts, TileReadout
+
+
+class MeasuringController:
+    """Keeps `readouts` true to the current tile, its labels, and the prediction on it."""
+
+    def __init__(self, context: Context, labelling: LabellingController, prediction: PredictionController) -> None:
+        self._context, self._labelling, self._prediction = context, labelling, prediction
+        self._ground: TrainingGround | None = None
+        self._model: ModelReadout | None = None
+        self._stale = False
+        self.readouts = Readouts()
+
+    @property
+    def text_overlay(self) -> str:
+        """The line on the canvas; empty while nothing is predicted on the current tile."""
+        return text_overlay(self.readouts)
+
+    def model_changed(self) -> None:
+        """Another run predicts now: read what it learnt from and how well it did."""
+        project, run_id = self._context.project, self._prediction.model_run
+        self._ground = self._model = None
+        if project is not None and run_id is not None:
+            self._ground = TrainingGround(project, run_id)
+            self._model = model_readout(run_id, project.run(run_id).result or {})
+        self.refresh()
+
+    def touched(self, stem: str, window: Window) -> None:
+        """Labels or prediction changed there; the readout follows at the next tick, not at every brush step."""
+        tile = self._labelling.tile
+        if tile is not None and tile.micrograph == stem and tile.window.intersection(window) is not None:
+            self._stale = True
+
+    def tick(self) -> None:
+        """Bring the readouts up to date if they are stale."""
+        if self._stale:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Compute the readouts anew."""
+        self._stale = False
+        tile = self._labelling.tile
+        readouts = Readouts(self._model, None if tile is None else self.tile_readout(tile))
+        if readouts != self.readouts:
+            self.readouts = readouts
+            self._context.signals.readouts_changed.emit(readouts)
+
+    def tile_readout(self, tile: Tile) -> TileReadout | None:
+        """The prediction measured on the labels of any tile of the current micrograph; None where nothing is predicted."""
+        project = self._context.project
+        if project is None or self._ground is None or self._prediction.model_run is None:
+            return None
+        mask = self._prediction.mask(tile.micrograph)[tile.window.slices]
+        labels = self._labelling.annotation(tile.micrograph)[tile.window.slices]
+        names = project.schema.names
+        if mask.max(initial=0) > len(names):
+            return None  # a model of other classes than the project has now
+        return tile_readout(mask, labels, names, self._ground.of(tile))

@@ -1,0 +1,83 @@
+"""What reaches `Session.apply`: worker events, and the answers of the session's own background threads."""
+
+from __future__ import annotations
+
+import queue
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.data.tiles import Window
+from napari_emtransfer.core.events import Event, RegionPredicted
+
+
+@dataclass(frozen=True)
+class FromEngine:
+    """An event of the resident engine; `serial` counts its restarts, so that a dead engine's last words are told apart."""
+
+    serial: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class RegionLoaded:
+    """A predicted window whose pixels are already in memory: mask (h, w) uint8 and entropy (h, w) float16 or None."""
+
+    event: RegionPredicted
+    window: Window
+    mask: NDArray[np.uint8]
+    entropy: NDArray[np.float16] | None
+
+
+@dataclass(frozen=True)
+class StrokesSaved:
+    """The writer has put all strokes of these micrographs on disk."""
+
+    stems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SaveFailed:
+    """The writer could not write; the strokes are still in memory and marked as unsaved."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class MicrographsChanged:
+    """Another thread has added micrographs or labels to the project."""
+
+    stems: tuple[str, ...] = ()
+    labels: bool = False
+
+
+Message = Event | FromEngine | RegionLoaded | StrokesSaved | SaveFailed | MicrographsChanged
+
+
+class Inbox:
+    """One queue into which every background thread and worker process puts its messages."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def put(self, message: Message) -> None:
+        """Post a message; callable from any thread."""
+        self._queue.put(message)
+
+    def get(self, timeout: float) -> list[Message]:
+        """Everything posted so far; waits up to `timeout` seconds for the first message."""
+        try:
+            messages = [self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()]
+        except queue.Empty:
+            return []
+        deadline = time.monotonic() + 0.05  # a steady stream must not keep the batch open
+        while time.monotonic() < deadline:
+            try:
+                messages.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return messages

@@ -1,0 +1,80 @@
+"""Numbers for the screen, each with the ground it stands on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.data.labels import UNLABELLED
+from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
+from napari_emtransfer.session.state import ModelReadout, Readouts, TileGround, TileReadout
+
+
+def model_readout(run_id: str, result: Mapping[str, Any]) -> ModelReadout:
+    """The stored result of a finished run → its IoU on the held-out ground."""
+    ci95 = result.get("ci95")
+    return ModelReadout(
+        run_id=run_id,
+        mean_iou=result.get("mean_iou"),
+        iou=dict(result.get("iou") or {}),
+        ci95=(float(ci95[0]), float(ci95[1])) if ci95 else None,
+        ground=str(result.get("ground") or ""),
+        note=str(result.get("note") or ""),
+    )
+
+
+def tile_readout(
+    prediction: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str], ground: TileGround
+) -> TileReadout | None:
+    """Prediction and labels of one tile, (h, w) label values → readout; None while nothing is predicted there.
+
+    Pixels without a prediction are left out, so a tile can be read while it is being predicted.
+    """
+    predicted = prediction != UNLABELLED
+    if not predicted.any():
+        return None
+    truth = np.where(predicted, labels, UNLABELLED)
+    counts = np.bincount(prediction[predicted], minlength=len(names) + 1)[1:]
+    confusion = ConfusionMatrix.from_masks(truth, prediction, len(names))
+    return TileReadout(
+        iou={name: _known(value) for name, value in zip(names, confusion.iou(), strict=True)},
+        mean_iou=_known(confusion.mean_iou()),
+        labelled_fraction=float(np.mean(labels != UNLABELLED)),
+        ground=ground,
+        phase_fractions={name: float(n) / float(counts.sum()) for name, n in zip(names, counts, strict=True)},
+    )
+
+
+def text_overlay(readouts: Readouts) -> str:
+    """One line for the canvas, like `IoU matrix .96 · precipitate .88 — 34 % of this tile labelled, held-out`."""
+    tile = readouts.tile
+    if tile is None:
+        return ""
+    if tile.labelled_fraction == 0:
+        phases = " · ".join(f"{name} {percent(value)}" for name, value in tile.phase_fractions.items())
+        return f"{phases} — no labels on this tile"
+    classes = " · ".join(f"{name} {short(value)}" for name, value in tile.iou.items())
+    return f"IoU {classes} — {percent(tile.labelled_fraction)} of this tile labelled, {tile.ground}"
+
+
+def short(value: float | None) -> str:
+    """0.884 → `.88`, 1 → `1.00`, None → `–`."""
+    if value is None:
+        return "–"
+    text = f"{value:.2f}"
+    return text[1:] if text.startswith("0") else text
+
+
+def percent(fraction: float) -> str:
+    """0.34 → `34 %`; small fractions keep what tells them from nothing."""
+    if 0 < fraction < 0.01:
+        return "< 1 %"
+    return f"{100 * fraction:.0f} %"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

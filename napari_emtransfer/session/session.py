@@ -1,0 +1,271 @@
+"""The application without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_emtransfer.core.data.labels import LabelSchema
+from napari_emtransfer.core.data.micrograph import Micrograph
+from napari_emtransfer.core.data.project import MicrographRecord, Project
+from napari_emtransfer.core.data.tiles import Tile, Window
+from napari_emtransfer.core.events import NoticePosted
+from napari_emtransfer.session.context import Context
+from napari_emtransfer.session.importing import Progress, add_files
+from napari_emtransfer.session.labelling import LabellingController
+from napari_emtransfer.session.measuring import MeasuringController
+from napari_emtransfer.session.messages import (
+    FromEngine,
+    Message,
+    MicrographsChanged,
+    RegionLoaded,
+    SaveFailed,
+    StrokesSaved,
+)
+from napari_emtransfer.session.notices import project_notices
+from napari_emtransfer.session.prediction import PredictionController
+from napari_emtransfer.session.signals import SessionSignals
+from napari_emtransfer.session.state import AddReport, Phase, ProjectNotice, Readouts
+from napari_emtransfer.session.training import TrainingController
+from napari_emtransfer.worker.runners import LocalProcessRunner, Runner
+
+
+class Session:
+    """One open project, and everything a view can ask of it.
+
+    Threads: commands and `apply` belong to one thread, that of the views; signals are emitted there and nowhere else.
+    `wait_events` belongs to a background thread that hands what it returns to `apply` on the views' thread.
+    `add_micrographs` and `import_dataset` may run on any thread; the views hear of them through `apply`.
+
+    Parameters
+    ----------
+    runner
+        Where training and prediction run; processes on this computer by default.
+    """
+
+    def __init__(self, runner: Runner | None = None) -> None:
+        self._context = Context()
+        runner = runner or LocalProcessRunner()
+        self.labelling = LabellingController(self._context)
+        self.prediction = PredictionController(self._context, runner)
+        self.training = TrainingController(self._context, runner, self.labelling.save_now)
+        self.measuring = MeasuringController(self._context, self.labelling, self.prediction)
+        self.visible: Window | None = None
+        self._closed = False
+        self.signals.tile_changed.connect(lambda _: self.measuring.refresh())
+        self.signals.model_changed.connect(lambda _: self.measuring.model_changed())
+
+    # ---- state
+
+    @property
+    def signals(self) -> SessionSignals:
+        """What views listen to."""
+        return self._context.signals
+
+    @property
+    def project(self) -> Project | None:
+        """The open project."""
+        return self._context.project
+
+    @property
+    def records(self) -> tuple[MicrographRecord, ...]:
+        """The project's micrographs, as last read."""
+        return self._context.records
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The classes of the project; none while no project is open."""
+        return self.project.schema if self.project else LabelSchema()
+
+    @property
+    def current(self) -> str | None:
+        """Stem of the micrograph that is shown."""
+        return self.labelling.current
+
+    @property
+    def tile(self) -> Tile | None:
+        """The tile that is being labelled."""
+        return self.labelling.tile
+
+    @property
+    def readouts(self) -> Readouts:
+        """IoU of the model and of the current tile."""
+        return self.measuring.readouts
+
+    @property
+    def text_overlay(self) -> str:
+        """The line on the canvas."""
+        return self.measuring.text_overlay
+
+    def notices(self) -> list[ProjectNotice]:
+        """What should be pointed out about the project as a whole."""
+        if self.project is None:
+            return []
+        settings = self.project.settings
+        return project_notices(self.records, len(self.schema), settings.working_pixel_size_nm)
+
+    # ---- project
+
+    def create_project(self, root: Path | str, classes: Sequence[str] = (), **settings: Any) -> None:
+        """Create a project folder and open it; settings as in `Project.create`."""
+        self._opened(Project.create(Path(root), classes=classes, **settings))
+
+    def open_project(self, root: Path | str) -> None:
+        """Open a project folder; the one that was open is closed first, but only if the new one opens."""
+        self._opened(Project.open(Path(root)))
+
+    def close_project(self) -> None:
+        """Save the strokes, bank a running training, and let go of the project."""
+        project = self.project
+        if project is None:
+            return
+        self.training.end(timeout=2.0)
+        self.prediction.reset()
+        self.labelling.close()
+        self.training.reset()
+        self._context.project = None
+        self._context.refresh_records()
+        project.close()
+        self.signals.project_changed.emit()
+
+    def set_classes(self, names: Sequence[str], colors: Sequence[str] | None = None) -> None:
+        """Name the classes 1..K, in order; colours as #RRGGBB, by default those the classes have or the palette's."""
+        project = self._context.require_project()
+        known = {c.name: c.color for c in project.schema.classes}
+        fresh = LabelSchema.from_names(names).classes
+        chosen = colors or [known.get(c.name, c.color) for c in fresh]
+        classes = tuple(c.model_copy(update={"color": color}) for c, color in zip(fresh, chosen, strict=True))
+        project.set_schema(LabelSchema(classes=classes))
+        self.signals.schema_changed.emit()
+        self.measuring.refresh()
+
+    # ---- micrographs
+
+    def add_micrographs(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        specimen: str | None = None,
+        domain: str | None = None,
+        pixel_size_nm: float | None = None,
+        progress: Progress | None = None,
+    ) -> AddReport:
+        """Add files to the project, on any thread; `progress(done, total)` is called there too."""
+        report = add_files(
+            self._context.require_project(),
+            [Path(path) for path in paths],
+            specimen=specimen,
+            domain=domain,
+            pixel_size_nm=pixel_size_nm,
+            progress=progress,
+        )
+        self._context.inbox.put(MicrographsChanged(report.added))
+        return report
+
+    def open_micrograph(self, stem: str) -> Micrograph:
+        """The micrograph itself, for showing it; a moved file is found again where possible."""
+        return self._context.require_project().open_micrograph(stem)
+
+    def update_micrograph(self, stem: str, **changes: Any) -> None:
+        """Correct specimen, domain or pixel size of a micrograph."""
+        self._context.require_project().update_micrograph(stem, **changes)
+        self._micrographs_changed(())
+
+    def remove_micrograph(self, stem: str) -> None:
+        """Take a micrograph and its labels out of the project; the image file stays."""
+        self.labelling.forget(stem)
+        self._context.require_project().remove_micrograph(stem)
+        self._micrographs_changed(())
+
+    def relocate(self, stem: str, path: Path | str) -> None:
+        """Say where a moved file is now."""
+        self._context.require_project().relocate(stem, Path(path))
+        self._micrographs_changed(())
+
+    # ---- looking
+
+    def show(self, stem: str | None, visible: Window | None = None) -> None:
+        """Show a micrograph and ask for its prediction, the visible window first."""
+        self.visible = visible
+        self.labelling.show(stem)
+
+    def look_at(self, visible: Window | None) -> None:
+        """The view shows this window (native pixels) of the current micrograph now."""
+        self.visible = visible
+
+    def predict_current(self) -> int | None:
+        """Ask for the prediction of the current micrograph, what is visible first; None without model or micrograph."""
+        if self.current is None:
+            return None
+        visible = self.visible or (self.tile.window if self.tile else None)
+        return self.prediction.request(self.current, visible)
+
+    # ---- events
+
+    def wait_events(self, timeout: float = 0.05) -> list[Message]:
+        """On the bridge's thread: what has happened since, waiting up to `timeout` seconds; pixels are loaded here."""
+        messages = self._context.inbox.get(timeout)
+        return [self.prediction.load(m) if isinstance(m, FromEngine) else m for m in messages]
+
+    def apply(self, message: Message) -> None:
+        """On the views' thread: take one message. The only writer of state besides the commands."""
+        match message:
+            case RegionLoaded():
+                if self.prediction.apply_region(message):
+                    self.measuring.touched(message.event.micrograph, message.window)
+            case FromEngine():
+                self.prediction.apply(message)
+            case StrokesSaved() | SaveFailed():
+                self.labelling.apply(message)
+            case MicrographsChanged():
+                self._micrographs_changed(message.stems if message.labels else ())
+            case NoticePosted():
+                self.signals.notice_posted.emit(message.message, message.hint)
+            case _:
+                if self.training.apply(message):
+                    self._training_ended()
+
+    def drain(self, timeout: float = 0.0) -> int:
+        """For programs without a bridge: wait, apply all that came, and return how many messages that were."""
+        messages = self.wait_events(timeout)
+        for message in messages:
+            self.apply(message)
+        return len(messages)
+
+    def tick(self) -> None:
+        """Call about four times a second from the views' thread: autosave and readouts."""
+        self.labelling.tick()
+        self.measuring.tick()
+
+    def close(self) -> None:
+        """Save the strokes, bank a running training, end the processes. May be called more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        self.close_project()
+        self.prediction.end_engine()
+
+    # ---- inside
+
+    def _opened(self, project: Project) -> None:
+        self.close_project()
+        self._context.project = project
+        self._context.refresh_records()
+        self.labelling.open(project)
+        self.signals.project_changed.emit()
+        self.prediction.open()
+        self.prediction.start_engine()
+
+    def _micrographs_changed(self, relabelled: tuple[str, ...]) -> None:
+        self._context.refresh_records()
+        self.labelling.micrographs_changed(relabelled)
+        self.signals.micrographs_changed.emit()
+
+    def _training_ended(self) -> None:
+        """A run that has left a model becomes the one to predict with, and what is shown is predicted again."""
+        if self.training.state.phase in (Phase.FINISHED, Phase.CANCELLED):
+            before = self.prediction.model_run
+            self.prediction.open()
+            if self.prediction.model_run != before:
+                self.predict_current()

@@ -1,0 +1,187 @@
+"""What the window shows, as frozen values: replaced whole by the controllers, never edited in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+
+class Phase(StrEnum):
+    """Where a training run stands; the last four are terminal."""
+
+    IDLE = "idle"
+    STARTING = "starting"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+ACTIVE_PHASES = frozenset({Phase.STARTING, Phase.RUNNING, Phase.CANCELLING})
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One training run as the user sees it.
+
+    `iteration` counts to `n_iterations`; `seconds_left` is None until the worker can tell. `mean_iou`, `iou` and `ci95` are
+    those of the held-out ground named in `ground`; `note` is the honest sentence about that ground. `message` and `hint` say
+    why a run ended early; `resumable` whether it can go on from its last checkpoint; `stopping_early` that the user has
+    asked for the best checkpoint so far.
+    """
+
+    phase: Phase = Phase.IDLE
+    run_id: str | None = None
+    iteration: int = 0
+    n_iterations: int = 0
+    seconds_left: float | None = None
+    mean_iou: float | None = None
+    iou: Mapping[str, float | None] = field(default_factory=dict)
+    ci95: tuple[float, float] | None = None
+    ground: str = ""
+    note: str = ""
+    device: str = ""
+    message: str = ""
+    hint: str = ""
+    resumable: bool = False
+    stopping_early: bool = False
+
+    @property
+    def is_active(self) -> bool:
+        """True from the start of the process until its one terminal event."""
+        return self.phase in ACTIVE_PHASES
+
+    @property
+    def fraction(self) -> float:
+        """Done part of the run, 0..1."""
+        return min(1.0, self.iteration / self.n_iterations) if self.n_iterations else 0.0
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """One validation: IoU on the held-out ground after `iteration` iterations."""
+
+    iteration: int
+    loss: float | None
+    mean_iou: float | None
+    iou: Mapping[str, float | None]
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one run: loss and learning rates against iteration, and the validations.
+
+    `losses[i]` and `learning_rates[group][i]` belong to `iterations[i]`. The lists are appended to while a run goes on and
+    replaced by fresh ones when the next run starts.
+    """
+
+    run_id: str | None = None
+    iterations: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    learning_rates: dict[str, list[float]] = field(default_factory=dict)
+    validations: list[ValidationPoint] = field(default_factory=list)
+
+
+EnginePhase = Literal["off", "starting", "ready", "busy", "dead"]
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """The resident process that predicts: its light in the header, its device, and its free memory in GB."""
+
+    phase: EnginePhase = "off"
+    device: str = ""
+    memory_free_gb: float | None = None
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class SaveState:
+    """Whether strokes wait to be written, and the sentence that says why the last attempt failed."""
+
+    unsaved: bool = False
+    failing: bool = False
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class ModelReadout:
+    """IoU per class of a finished run on its held-out ground, with the 95 % interval of the mean and its note."""
+
+    run_id: str
+    mean_iou: float | None
+    iou: Mapping[str, float | None]
+    ci95: tuple[float, float] | None
+    ground: str
+    note: str
+
+
+TileGround = Literal["training tile", "training micrograph", "held-out"]
+
+
+@dataclass(frozen=True)
+class TileReadout:
+    """The prediction measured on the labelled pixels of one tile.
+
+    `iou` has one entry per class; None where the class is absent from label and prediction. `phase_fractions` are those of
+    the prediction over the whole tile. `ground` says whether the model learnt from this tile, from other tiles of the same
+    specimen region, or has never seen it.
+    """
+
+    iou: Mapping[str, float | None]
+    mean_iou: float | None
+    labelled_fraction: float
+    ground: TileGround
+    phase_fractions: Mapping[str, float]
+
+    @property
+    def is_training_tile(self) -> bool:
+        """True when the model learnt from labels of this very tile."""
+        return self.ground == "training tile"
+
+
+@dataclass(frozen=True)
+class Readouts:
+    """What the loop bar and the Measure tab show; a part that cannot be told is None."""
+
+    model: ModelReadout | None = None
+    tile: TileReadout | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be added, with the sentence why and the way out."""
+
+    path: Path
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What came of adding files: stems that are in the project now, files that are not, and things to know about the rest."""
+
+    added: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+NoticeCode = Literal["no_pixel_size", "mixed_pixel_sizes", "info_bar", "one_specimen", "no_classes", "missing_file"]
+
+
+@dataclass(frozen=True)
+class ProjectNotice:
+    """A fault of the project as a whole that the Project tab points out, with the micrographs it concerns."""
+
+    code: NoticeCode
+    message: str
+    hint: str
+    stems: tuple[str, ...] = ()

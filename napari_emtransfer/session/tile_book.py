@@ -1,0 +1,116 @@
+"""Tiles of the open project: their grids, states, and how much of each is labelled. Kept in memory, written by others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.data.labels import UNLABELLED
+from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
+from napari_emtransfer.session.tile_order import interleave, spread
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.project import MicrographRecord, Project, TileState
+
+ReadLabels = Callable[[str, Window], NDArray[np.uint8]]
+TileKey = tuple[str, int, int]
+
+
+class TileBook:
+    """What is known of every tile of a project.
+
+    Parameters
+    ----------
+    read_labels
+        (stem, window) → labels (h, w); takes the copy in memory where there is one.
+    """
+
+    def __init__(self, project: Project, records: Iterable[MicrographRecord], read_labels: ReadLabels) -> None:
+        self._project = project
+        self._read_labels = read_labels
+        self._grids: dict[str, TileGrid] = {}
+        self._states: dict[TileKey, TileState] = {}
+        self._labelled: dict[TileKey, float] = {}
+        self._specimens: dict[str, list[str]] = {}
+        self.update(records)
+
+    def update(self, records: Iterable[MicrographRecord]) -> None:
+        """Micrographs have come, gone, or changed their specimen or pixel size."""
+        before, self._grids, self._specimens = self._grids, {}, defaultdict(list)
+        for record in records:
+            self._specimens[record.specimen].append(record.stem)
+            self._grids[record.stem] = self._project.tile_grid(record.stem)
+            if record.stem not in before:
+                self._read_states(record.stem)
+
+    def forget_labels(self, stems: Iterable[str]) -> None:
+        """Labels and states of these micrographs were written by somebody else: read them again."""
+        gone = set(stems)
+        self._labelled = {key: value for key, value in self._labelled.items() if key[0] not in gone}
+        for stem in gone & self._grids.keys():
+            self._read_states(stem)
+
+    def grid(self, stem: str) -> TileGrid:
+        """The tile grid of a micrograph, in native pixels."""
+        return self._grids[stem]
+
+    def knows(self, tile: Tile) -> bool:
+        """Whether the tile is still one of the project's."""
+        grid = self._grids.get(tile.micrograph)
+        return grid is not None and tile.row < grid.n_rows and tile.column < grid.n_columns
+
+    def specimen_of(self, stem: str) -> str | None:
+        """The specimen that a micrograph shows."""
+        return next((specimen for specimen, stems in self._specimens.items() if stem in stems), None)
+
+    def by_specimen(self) -> dict[str, list[Tile]]:
+        """Tiles of each specimen in the order in which they are best labelled."""
+        return {s: interleave([spread(self._grids[stem]) for stem in stems]) for s, stems in self._specimens.items()}
+
+    def state(self, tile: Tile) -> TileState:
+        """The state of a tile."""
+        return self._states.get(_key(tile), "unlabelled")
+
+    def states(self, stem: str) -> dict[tuple[int, int], TileState]:
+        """(row, column) → state for every tile of a micrograph."""
+        return {(tile.row, tile.column): self.state(tile) for tile in self._grids[stem]}
+
+    def set_state(self, tile: Tile, state: TileState) -> None:
+        """Remember a state; writing it is the autosave's work."""
+        self._states[_key(tile)] = state
+
+    def labelled_fraction(self, tile: Tile) -> float:
+        """Labelled part of a tile, 0..1; counted once and remembered until the tile is painted on."""
+        key = _key(tile)
+        if key not in self._labelled:
+            self._labelled[key] = float(np.mean(self._read_labels(tile.micrograph, tile.window) != UNLABELLED))
+        return self._labelled[key]
+
+    def painted(self, stem: str, window: Window) -> list[Tile]:
+        """Labels in this window have changed; returns the tiles concerned."""
+        tiles = list(self._grids[stem].tiles_in(window))
+        for tile in tiles:
+            self._labelled.pop(_key(tile), None)
+        return tiles
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles in the project."""
+        return sum(len(grid) for grid in self._grids.values())
+
+    @property
+    def n_done(self) -> int:
+        """Number of tiles that the user has called done."""
+        return sum(state == "done" and key[0] in self._grids for key, state in self._states.items())
+
+    def _read_states(self, stem: str) -> None:
+        states = self._project.tile_states(stem)
+        self._states |= {(stem, row, column): state for (row, column), state in states.items()}
+
+
+def _key(tile: Tile) -> TileKey:
+    return tile.micrograph, tile.row, tile.column
