@@ -1,0 +1,57 @@
+"""What each request does. The same functions serve the worker process and, in its own process, the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_emtransfer.core.events import EngineReady
+from napari_emtransfer.worker.control import Emit, RunControl, Terminal, terminal_of
+from napari_emtransfer.worker.protocol import EvaluateRequest, PredictRequest, Request, TrainRequest, WarmRequest
+
+__all__ = ["Emit", "RunControl", "handle"]
+
+
+def handle(request: Request, emit: Emit, control: RunControl) -> None:
+    """Do what `request` asks; emit events on the way, and exactly one terminal event at the end.
+
+    Nothing is raised: a fault becomes RunFailed. torch is imported here and not before.
+    """
+    emit(_terminal(request, emit, control))
+
+
+def _terminal(request: Request, emit: Emit, control: RunControl) -> Terminal:
+    if isinstance(request, TrainRequest):
+        # A training run keeps a record of its own end, so it makes its own terminal event.
+        from napari_emtransfer.worker import train_handler
+
+        return train_handler.train(request, emit, control)
+    return terminal_of(request.run_id, control, lambda: _result(request, emit, control))
+
+
+def _result(request: WarmRequest | PredictRequest | EvaluateRequest, emit: Emit, control: RunControl) -> dict[str, Any]:
+    match request:
+        case WarmRequest():
+            return _warm(request, emit)
+        case PredictRequest():
+            from napari_emtransfer.worker import predict_handler
+
+            return predict_handler.predict(request, emit, control)
+        case EvaluateRequest():
+            from napari_emtransfer.worker import evaluate_handler
+
+            return evaluate_handler.evaluate(request, emit, control)
+
+
+def _warm(request: WarmRequest, emit: Emit) -> dict[str, Any]:
+    """Import what a prediction needs, wake the device, say so."""
+    import torch
+
+    from napari_emtransfer.core.nn import devices, model, predictor  # noqa: F401 - imported for their slowness
+
+    devices.set_threads(request.compute.threads)
+    device = devices.resolve_device(request.compute.device)
+    # The first operation on an accelerator loads its driver and kernels, which takes seconds.
+    torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
+    words, free = devices.describe(device), devices.free_memory_gb(device)
+    emit(EngineReady(run_id=request.run_id, device=words, memory_free_gb=free))
+    return {"device": words, "memory_free_gb": free}
