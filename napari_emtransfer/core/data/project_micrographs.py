@@ -1,0 +1,154 @@
+"""The project's table of micrographs: registering them, changing what is known, finding moved files again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from napari_emtransfer.core.data import project_schema as tables
+from napari_emtransfer.core.data.project_database import Database
+from napari_emtransfer.core.data.project_records import (
+    MicrographRecord,
+    file_size,
+    find_moved,
+    record_from_row,
+    stored_path,
+    unique_stem,
+)
+from napari_emtransfer.core.data.readers import checksum
+from napari_emtransfer.core.errors import EMTransferError, ProjectError
+
+_TABLE = tables.micrographs
+
+
+class MicrographTable:
+    """Records of the micrographs of the project in `root`."""
+
+    def __init__(self, database: Database, root: Path) -> None:
+        self._database = database
+        self._root = root
+
+    def all(self) -> list[MicrographRecord]:
+        """Every record, in the order in which they were added."""
+        with self._database.reading() as connection:
+            return self._read(connection)
+
+    def get(self, stem: str) -> MicrographRecord:
+        """The record of `stem`; raises `ProjectError` where there is none."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(_TABLE).where(_TABLE.c.stem == stem)).mappings().first()
+        if row is None:
+            known = ", ".join(r.stem for r in self.all()[:5]) or "none yet"
+            raise ProjectError(
+                f"The project {self._root.name!r} has no micrograph {stem!r}.",
+                f"Micrographs are named by their file name without suffix; known: {known}.",
+            )
+        return record_from_row(dict(row), self._root)
+
+    def find(self, digest: str, frame: int | None) -> MicrographRecord | None:
+        """The record of a file with this checksum (and frame of a stack), under whatever name."""
+        return next((r for r in self.all() if r.checksum == digest and r.frame == frame), None)
+
+    def add(self, record: MicrographRecord, *, specimen: str | None) -> MicrographRecord:
+        """Register a micrograph under its stem, or "stem (2)" where another file has it.
+
+        Raises
+        ------
+        ProjectError
+            When the very same file is registered already.
+        """
+        with self._database.writing() as connection:
+            present = self._read(connection)
+            for other in present:
+                if (other.checksum, other.frame) == (record.checksum, record.frame):
+                    raise ProjectError(
+                        f"The file {str(record.path)!r} is in the project already, as {other.stem!r}.",
+                        "A micrograph can be added once; a copy of it would end up in training and in validation.",
+                    )
+            stem = unique_stem(record.stem, (other.stem for other in present))
+            added = record.model_copy(update={"stem": stem, "specimen": specimen or stem})
+            connection.execute(_TABLE.insert().values(**self._row(added)))
+        return added
+
+    def update(self, stem: str, **changes: Any) -> MicrographRecord:
+        """Change fields of a record; values are checked as those of `MicrographRecord`."""
+        record = self.get(stem)
+        changed = MicrographRecord.model_validate(record.model_dump() | changes)
+        with self._database.writing() as connection:
+            connection.execute(_TABLE.update().where(_TABLE.c.stem == stem).values(**self._row(changed)))
+        return changed
+
+    def remove(self, stem: str) -> None:
+        """Forget a micrograph, its tiles and its places in splits; its file stays."""
+        self.get(stem)
+        with self._database.writing() as connection:
+            connection.execute(_TABLE.delete().where(_TABLE.c.stem == stem))
+
+    def locate(self, stem: str) -> Path:
+        """Where the file of `stem` lies now; a moved one is looked for and recognised by its checksum.
+
+        Raises
+        ------
+        ProjectError
+            Naming the old place, when it cannot be found.
+        """
+        record = self.get(stem)
+        if record.path.exists():
+            return record.path
+        with self._database.reading() as connection:
+            size = connection.execute(select(_TABLE.c.size_bytes).where(_TABLE.c.stem == stem)).scalar_one()
+        for path in find_moved(record, size, self._likely_folders(record)):
+            if _is_same(path, record.checksum):
+                if not self._database.read_only:
+                    self.update(stem, path=path)
+                return path
+        raise ProjectError(
+            f"The file of the micrograph {stem!r} is no longer at {str(record.path)!r}.",
+            "Put it back, move it beside the project, or point to it with 'Locate file…' in the Project tab.",
+        )
+
+    def relocate(self, stem: str, path: Path) -> MicrographRecord:
+        """Point to the new place of a file.
+
+        Raises
+        ------
+        ProjectError
+            When the file there is another one.
+        """
+        record = self.get(stem)
+        if not path.exists():
+            raise ProjectError(f"There is no file {str(path)!r}.", f"Choose the file that was {str(record.path)!r}.")
+        if checksum(path) != record.checksum:
+            raise ProjectError(
+                f"{str(path)!r} is not the file that {stem!r} was labelled on: its content differs.",
+                "Choose the unchanged original, or add this file as a new micrograph.",
+            )
+        return self.update(stem, path=path.resolve())
+
+    def _likely_folders(self, record: MicrographRecord) -> Iterator[Path]:
+        yield self._root
+        yield record.path.parent
+        # What was moved together is found together: where do the old neighbours lie now?
+        for other in self.all():
+            if other.stem != record.stem and other.path.exists():
+                yield other.path.parent
+        yield self._root.parent
+
+    def _read(self, connection: Connection) -> list[MicrographRecord]:
+        rows = connection.execute(select(_TABLE).order_by(_TABLE.c.number)).mappings().all()
+        return [record_from_row(dict(row), self._root) for row in rows]
+
+    def _row(self, record: MicrographRecord) -> dict[str, Any]:
+        values = record.model_dump(exclude={"path"})
+        size = file_size(record.path) if record.path.exists() else None
+        return values | {"path": stored_path(record.path, self._root)} | ({"size_bytes": size} if size else {})
+
+
+def _is_same(path: Path, digest: str) -> bool:
+    try:
+        return checksum(path) == digest
+    except (OSError, EMTransferError):
+        return False
