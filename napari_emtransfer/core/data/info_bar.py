@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_closing
 
 from napari_emtransfer.core.data.tiles import Window
 
@@ -19,6 +20,7 @@ _MAX_FRACTION: Final = 0.25  # of the image's height
 _MIN_FRACTION: Final = 0.015
 _MIN_ROWS: Final = 8
 _TOLERANCE: Final = 3  # of 256 grey levels: JPEG noise around letters
+_GAP_ROWS: Final = 3
 _TEXT_CONTRAST: Final = 80  # of 256 grey levels
 
 Levels = NDArray[np.int16]
@@ -74,7 +76,9 @@ def _candidate_tops(levels: Levels, rows: NDArray[np.float64], background: int) 
     ruled = (np.ptp(levels, axis=1) <= _TOLERANCE) & (np.abs(levels[:, 0] - background) >= _TEXT_CONTRAST)
     even = (np.abs(levels - np.median(levels, axis=1, keepdims=True)) <= _TOLERANCE).mean(axis=1) >= 0.95
     in_bar = (rows >= 0.35) | even
-    outside = np.flatnonzero(~in_bar)
+    # A rule over the whole width, or a last row of something else, breaks a bar for a few rows only.
+    closed = binary_closing(np.pad(in_bar, _GAP_ROWS, constant_values=True), np.ones(_GAP_ROWS + 1))
+    outside = np.flatnonzero(~closed[_GAP_ROWS:-_GAP_ROWS])
     tops = [int(outside[-1]) + 1] if outside.size else []
     above = rows[max(0, tops[0] - 4) : tops[0]] if tops else np.empty(0)
     # A straight edge: the row above holds hardly any background, where a grain or a pore would taper off.
