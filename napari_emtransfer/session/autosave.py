@@ -16,7 +16,8 @@ from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.session.messages import Message, SaveFailed, StrokesSaved
 
 if TYPE_CHECKING:
-    from napari_emtransfer.core.data.project import Project, TileState
+    from napari_emtransfer.core.data.project import Project
+    from napari_emtransfer.core.data.project_records import TileState
 
 CHUNK_PX = 256
 QUIET_SECONDS = 0.2  # a pause this long ends a stroke
@@ -30,8 +31,8 @@ StateKey = tuple[str, int, int]
 class AutoSaver:
     """Collects what has changed and writes it on a background thread.
 
-    The array handed to `mark` is the one being painted; the thread reads it when it writes. A stroke that lands while its
-    chunk is being read marks the chunk again afterwards, so the last state always reaches the disk.
+    The array handed to `mark` is the one being painted; the thread reads it when it writes. A stroke that lands
+    while its chunk is being read marks the chunk again afterwards, so the last state always reaches the disk.
 
     Parameters
     ----------

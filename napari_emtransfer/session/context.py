@@ -10,7 +10,8 @@ from napari_emtransfer.session.messages import Inbox
 from napari_emtransfer.session.signals import SessionSignals
 
 if TYPE_CHECKING:
-    from napari_emtransfer.core.data.project import MicrographRecord, Project
+    from napari_emtransfer.core.data.project import Project
+    from napari_emtransfer.core.data.project_records import MicrographRecord
 
 
 @dataclass

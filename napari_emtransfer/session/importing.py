@@ -12,6 +12,7 @@ from napari_emtransfer.session.state import AddReport, Failure
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
 
+DEFAULT_DOMAIN = "default"
 Progress = Callable[[int, int], None]
 
 
@@ -20,17 +21,17 @@ def add_files(
     paths: Sequence[Path],
     *,
     specimen: str | None = None,
-    domain: str | None = None,
+    domain: str = DEFAULT_DOMAIN,
     pixel_size_nm: float | None = None,
     progress: Progress | None = None,
 ) -> AddReport:
     """Add every file that can be added; a bad one is reported and stops none of the others."""
     added: list[str] = []
     failures: list[Failure] = []
-    options = {"specimen": specimen, "pixel_size_nm": pixel_size_nm} | ({"domain": domain} if domain else {})
     for done, path in enumerate(paths, start=1):
         try:
-            added.append(project.add_micrograph(path, **options).stem)
+            record = project.add_micrograph(path, specimen=specimen, domain=domain, pixel_size_nm=pixel_size_nm)
+            added.append(record.stem)
         except EMTransferError as error:
             failures.append(Failure(path, error.message, error.hint))
         except OSError as error:

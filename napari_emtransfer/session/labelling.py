@@ -18,7 +18,8 @@ from napari_emtransfer.session.tile_book import TileBook
 from napari_emtransfer.session.tile_order import pick
 
 if TYPE_CHECKING:
-    from napari_emtransfer.core.data.project import Project, TileState
+    from napari_emtransfer.core.data.project import Project
+    from napari_emtransfer.core.data.project_records import TileState
 
 KEPT_ANNOTATIONS = 4
 SAVE_TIMEOUT = 5.0
@@ -70,6 +71,7 @@ class LabellingController:
 
     def forget(self, stem: str) -> None:
         """The micrograph leaves the project."""
+        self.save_now()
         self._require_saver().forget(stem)
         self._annotations.pop(stem, None)
 
@@ -77,14 +79,8 @@ class LabellingController:
 
     def show(self, stem: str | None) -> None:
         """Make a micrograph the current one, with no tile chosen yet; None: show nothing."""
-        if stem == self.current:
-            return
-        if stem is not None:
-            self.annotation(stem)
-        self.current = stem
-        self._context.signals.current_changed.emit(stem)
-        if self.tile is not None and self.tile.micrograph != stem:
-            self._set_tile(None)
+        if stem != self.current:
+            self._look_at(stem, None)
 
     def annotation(self, stem: str) -> NDArray[np.uint8]:
         """The annotation (H, W) in native pixels, the one array that is painted on and saved."""
@@ -96,7 +92,10 @@ class LabellingController:
         return self._annotations[stem]
 
     def mark_dirty(self, window: Window | None = None, *, stem: str | None = None) -> None:
-        """Say that labels have changed in `window` (native pixels; None: anywhere) of a micrograph (None: the current)."""
+        """Say that labels have changed in `window` (native pixels; None: all) of a micrograph (None: the current).
+
+        Cheap enough to be called at every step of a brush.
+        """
         stem = stem or self.current
         if stem is None:
             raise ProjectError("No micrograph is shown.", "Choose one in the Project tab.")
@@ -163,8 +162,8 @@ class LabellingController:
     def next_tile(self) -> Tile | None:
         """Go to the next tile worth labelling and return it; None, and nowhere, when all are done.
 
-        After `previous_tile` it first comes back through the history. Then specimens take turns; within one, tiles without
-        labels come before those begun, and those before unsure ones; done and skipped tiles are left out.
+        After `previous_tile` it first comes back through the history. Then specimens take turns; within one, tiles
+        without labels come before those begun, and those before unsure ones; done and skipped tiles are left out.
         """
         self._require_book()
         while self._position + 1 < len(self._history):
@@ -172,12 +171,8 @@ class LabellingController:
             tile = self._history[self._position]
             if self._is_open(tile):
                 return self._go(tile)
-        tile = self._pick()
-        if tile is None:
-            return None
-        self._history.append(tile)
-        self._position = len(self._history) - 1
-        return self._go(tile)
+        chosen = self._pick()
+        return None if chosen is None else self.go_to(chosen)
 
     def previous_tile(self) -> Tile | None:
         """Go back to the tile before, done or not; None when there is none."""
@@ -214,7 +209,7 @@ class LabellingController:
     def _pick(self) -> Tile | None:
         book = self._require_book()
         last = book.specimen_of(self.tile.micrograph) if self.tile else None
-        return pick(book.by_specimen(), last, self._rank)
+        return pick(book.by_specimen, last, self._rank)
 
     def _rank(self, tile: Tile) -> int | None:
         if tile == self.tile or not self._is_open(tile):
@@ -230,13 +225,18 @@ class LabellingController:
 
     def _go(self, tile: Tile) -> Tile:
         self._visited.add(tile)
-        self.show(tile.micrograph)
-        self._set_tile(tile)
+        self._look_at(tile.micrograph, tile)
         return tile
 
-    def _set_tile(self, tile: Tile | None) -> None:
-        if tile != self.tile:
-            self.tile = tile
+    def _look_at(self, stem: str | None, tile: Tile | None) -> None:
+        """Both are set before either signal, `current_changed` first: no listener sees a tile of another micrograph."""
+        if stem is not None:
+            self.annotation(stem)
+        before = self.current, self.tile
+        self.current, self.tile = stem, tile
+        if stem != before[0]:
+            self._context.signals.current_changed.emit(stem)
+        if tile != before[1]:
             self._context.signals.tile_changed.emit(tile)
 
     def _mark(self, tile: Tile | None, state: TileState) -> None:

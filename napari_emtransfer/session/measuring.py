@@ -32,7 +32,7 @@ class MeasuringController:
         self._ground = self._model = None
         if project is not None and run_id is not None:
             self._ground = TrainingGround(project, run_id)
-            self._model = model_readout(run_id, project.run(run_id).result or {})
+            self._model = model_readout(project.run(run_id))
         self.refresh()
 
     def touched(self, stem: str, window: Window) -> None:
@@ -56,7 +56,7 @@ class MeasuringController:
             self._context.signals.readouts_changed.emit(readouts)
 
     def tile_readout(self, tile: Tile) -> TileReadout | None:
-        """The prediction measured on the labels of any tile of the current micrograph; None where nothing is predicted."""
+        """The prediction measured on the labels of any tile of the current micrograph; None where there is none yet."""
         project = self._context.project
         if project is None or self._ground is None or self._prediction.model_run is None:
             return None

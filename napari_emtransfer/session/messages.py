@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.core.events import Event, RegionPredicted
+from napari_emtransfer.core.events import Event
 
 
 @dataclass(frozen=True)
 class FromEngine:
-    """An event of the resident engine; `serial` counts its restarts, so that a dead engine's last words are told apart."""
+    """An event of the resident engine; `serial` counts its restarts: a dead engine's last words can be told apart."""
 
     serial: int
     event: Event
@@ -24,12 +24,22 @@ class FromEngine:
 
 @dataclass(frozen=True)
 class RegionLoaded:
-    """A predicted window whose pixels are already in memory: mask (h, w) uint8 and entropy (h, w) float16 or None."""
+    """A predicted window whose pixels are already in memory: mask (h, w) uint8 and entropy (h, w) float16."""
 
-    event: RegionPredicted
+    generation: int
+    stem: str
     window: Window
     mask: NDArray[np.uint8]
-    entropy: NDArray[np.float16] | None
+    entropy: NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class StoredPrediction:
+    """Look whether the project's store holds this prediction already; comes back as `RegionLoaded` if it does."""
+
+    generation: int
+    stem: str
+    model_run: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class MicrographsChanged:
     labels: bool = False
 
 
-Message = Event | FromEngine | RegionLoaded | StrokesSaved | SaveFailed | MicrographsChanged
+Message = Event | FromEngine | RegionLoaded | StoredPrediction | StrokesSaved | SaveFailed | MicrographsChanged
 
 
 class Inbox:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_emtransfer.session.state import ProjectNotice
 
 if TYPE_CHECKING:
-    from napari_emtransfer.core.data.project import MicrographRecord
+    from napari_emtransfer.core.data.project_records import MicrographRecord
 
 _SHOWN = 3
 
@@ -68,12 +68,9 @@ def _one_specimen(records: Sequence[MicrographRecord]) -> ProjectNotice | None:
     specimens = {r.specimen for r in records}
     if len(specimens) != 1 or not records:
         return None
-    message = (
-        f"All micrographs show one specimen, {next(iter(specimens))!r}: the held-out IoU says nothing about another."
-    )
-    return ProjectNotice(
-        "one_specimen", message, "Add a micrograph of a second specimen, or correct the specimen names."
-    )
+    only = next(iter(specimens))
+    message = f"All micrographs show one specimen, {only!r}: the held-out IoU says nothing about another."
+    return ProjectNotice("one_specimen", message, "Add a micrograph of a second one, or correct the specimen names.")
 
 
 def _info_bars(records: Sequence[MicrographRecord]) -> ProjectNotice | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.tiles import Window
+from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.events import (
     EngineReady,
     Event,
@@ -19,11 +21,14 @@ from napari_emtransfer.core.events import (
     RunFinished,
 )
 from napari_emtransfer.session.context import Context
-from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded
+from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StoredPrediction
 from napari_emtransfer.session.runs import newest_model
 from napari_emtransfer.session.state import EngineState
 from napari_emtransfer.worker.protocol import PredictRequest
 from napari_emtransfer.worker.runners import Engine, Runner
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.project import Project
 
 KEPT_OVERLAYS = 2
 DIED = "died"
@@ -31,10 +36,14 @@ DIED = "died"
 
 @dataclass
 class Overlay:
-    """Prediction of one micrograph in native pixels: mask (H, W) uint8, 0 where none yet; entropy (H, W) float16."""
+    """Prediction of one micrograph in native pixels: mask (H, W) uint8, 0 where none yet; entropy (H, W) float16.
+
+    `complete_for` is the run whose model has predicted all of it.
+    """
 
     mask: NDArray[np.uint8]
     entropy: NDArray[np.float16]
+    complete_for: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,16 +116,20 @@ class PredictionController:
             self._context.signals.model_changed.emit(run_id)
 
     def request(self, stem: str, visible: Window | None = None) -> int | None:
-        """Predict a micrograph, the window in view first, and return the generation; None when there is no model yet.
+        """Have a micrograph predicted by the newest model, the window in view first, and return the generation.
 
-        An earlier request that is still going on is given up.
+        Answers None where there is no model yet, or nothing to do: predicted already, or being predicted. A request
+        for another micrograph that is still going on is given up.
         """
-        if self.model_run is None:
+        if self.model_run is None or self._overlay(stem).complete_for == self.model_run or self._asks_for(stem):
             return None
         self._generation += 1
-        self._wish = _Wish(self._generation, stem, visible, self.model_run)
+        self._wish = wish = _Wish(self._generation, stem, visible, self.model_run)
         self.start_engine()
-        self._send("visible" if visible is not None else "all")
+        if self._context.require_project().predictions.exists(self.model_run, stem):
+            self._context.inbox.put(StoredPrediction(wish.generation, stem, wish.model_run))
+        else:
+            self._send_first()
         return self._generation
 
     # ---- the overlay
@@ -129,21 +142,27 @@ class PredictionController:
         """Entropy of the prediction (H, W) in nats; the array is updated in place."""
         return self._overlay(stem).entropy
 
-    def load(self, message: FromEngine) -> Message:
-        """On the bridge's thread: a predicted region → the same with its pixels. Other messages pass through."""
-        event, project = message.event, self._context.project
-        wish = self._wish
-        if not isinstance(event, RegionPredicted) or project is None or wish is None:
+    def load(self, message: Message) -> Message:
+        """On the bridge's thread: a prediction on disk → the same with its pixels. Other messages pass through."""
+        project, wish = self._context.project, self._wish
+        if project is None or wish is None:
             return message
-        if event.generation != wish.generation or message.serial != self._serial:
-            return message
-        window = Window(y0=event.y0, x0=event.x0, y1=event.y1, x1=event.x1)
-        store = project.predictions
-        mask = np.asarray(store.read(event.model_run, event.micrograph, "mask", window), np.uint8)
-        entropy = store.read(event.model_run, event.micrograph, "entropy", window)
-        return RegionLoaded(event, window, mask, None if entropy is None else np.asarray(entropy, np.float16))
+        match message:
+            case FromEngine(event=RegionPredicted() as event) if event.generation == wish.generation:
+                window = Window(y0=event.y0, x0=event.x0, y1=event.y1, x1=event.x1)
+                return _read(project, wish, window) or message
+            case StoredPrediction() if message.generation == wish.generation:
+                height, width = project.record(wish.stem).shape
+                stored = _read(project, wish, Window(y0=0, x0=0, y1=height, x1=width))
+                return stored if stored is not None and stored.mask.all() else message
+        return message
 
     # ---- events
+
+    def apply_stored(self, message: StoredPrediction) -> None:
+        """What was on disk is partial or gone: ask the engine."""
+        if self._wish is not None and message.generation == self._wish.generation:
+            self._send_first()
 
     def apply(self, message: FromEngine) -> None:
         """Take an event of the engine. What an earlier engine or an earlier request says is dropped."""
@@ -163,16 +182,25 @@ class PredictionController:
     def apply_region(self, loaded: RegionLoaded) -> bool:
         """Paste a loaded region into the overlay; True when it was still wanted."""
         wish = self._wish
-        if wish is None or loaded.event.generation != wish.generation or loaded.event.micrograph != wish.stem:
+        if wish is None or loaded.generation != wish.generation:
             return False
         overlay = self._overlay(wish.stem)
         overlay.mask[loaded.window.slices] = loaded.mask
-        if loaded.entropy is not None:
-            overlay.entropy[loaded.window.slices] = loaded.entropy
+        overlay.entropy[loaded.window.slices] = loaded.entropy
+        if loaded.window.shape == overlay.mask.shape:
+            overlay.complete_for = wish.model_run
         self._context.signals.prediction_changed.emit(wish.stem, loaded.window)
         return True
 
     # ---- inside
+
+    def _asks_for(self, stem: str) -> bool:
+        """Whether this very prediction is on its way."""
+        wish = self._wish
+        return wish is not None and (wish.stem, wish.model_run) == (stem, self.model_run)
+
+    def _send_first(self) -> None:
+        self._send("visible" if self._wish is not None and self._wish.visible is not None else "all")
 
     def _send(self, part: str) -> None:
         wish, project = self._wish, self._context.project
@@ -195,14 +223,16 @@ class PredictionController:
         wish = self._wish
         if wish is None or not event.run_id.startswith(f"predict-{wish.generation}-"):
             return
-        if isinstance(event, RunFailed):
-            self._context.signals.failed.emit(event.message, event.hint)
         if isinstance(event, RunFinished):
             self._restarted = False
             if event.run_id.endswith("-visible"):
                 self._send("all")
                 return
+            self._overlay(wish.stem).complete_for = wish.model_run
+        self._wish = None
         self._set_engine(replace(self.engine, phase="ready"))
+        if isinstance(event, RunFailed):
+            self._context.signals.failed.emit(event.message, event.hint)
 
     def _died(self, event: RunFailed) -> None:
         """Start the engine once more, with the wish that it died over; report when it dies again."""
@@ -212,20 +242,17 @@ class PredictionController:
             return
         self._restarted = True
         self.start_engine()
-        wish = self._wish
-        if wish is not None:
-            self._send("visible" if wish.visible is not None else "all")
+        self._send_first()
 
     def _report_dead(self, message: str, hint: str = "") -> None:
         hint = hint or "Predict again to restart it; painting and training go on without it."
-        self._restarted = False
+        self._restarted, self._wish = False, None
         self._set_engine(EngineState("dead", message=message, hint=hint))
         self._context.signals.failed.emit(message, hint)
 
     def _overlay(self, stem: str) -> Overlay:
         if stem not in self._overlays:
-            record = self._context.require_project().record(stem)
-            shape = (record.height, record.width)
+            shape = self._context.require_project().record(stem).shape
             self._overlays[stem] = Overlay(np.zeros(shape, np.uint8), np.zeros(shape, np.float16))
             while len(self._overlays) > KEPT_OVERLAYS:
                 self._overlays.popitem(last=False)
@@ -236,3 +263,14 @@ class PredictionController:
         if state != self.engine:
             self.engine = state
             self._context.signals.engine_changed.emit(state)
+
+
+def _read(project: Project, wish: _Wish, window: Window) -> RegionLoaded | None:
+    """Pixels of a window from the project's store; None where they are gone."""
+    store, run, stem = project.predictions, wish.model_run, wish.stem
+    try:
+        mask = np.asarray(store.read(run, stem, "mask", window), np.uint8)
+        entropy = np.asarray(store.read(run, stem, "entropy", window), np.float16)
+    except EMTransferError:  # a cache: whoever deletes it while it is read gets a new one
+        return None
+    return RegionLoaded(wish.generation, stem, window, mask, entropy)

@@ -20,38 +20,28 @@ FINE_TUNE_LEARNING_RATE = 3e-4
 
 @dataclass(frozen=True)
 class LabelSurvey:
-    """What is labelled in a project: pixels per class, tiles and micrographs with labels, and their specimens."""
+    """What is labelled in a project: number of tiles with labels, the micrographs they lie on, and their specimens."""
 
-    class_pixels: tuple[int, ...]
     n_tiles: int
     stems: tuple[str, ...]
     specimens: tuple[str, ...]
 
-    @property
-    def n_classes_labelled(self) -> int:
-        """Number of classes with at least one labelled pixel."""
-        return sum(count > 0 for count in self.class_pixels)
-
 
 def survey(project: Project) -> LabelSurvey:
-    """Count the labels of all micrographs of a project, as they are on disk."""
-    n_classes = len(project.schema)
-    pixels = np.zeros(n_classes + 1, np.int64)
-    n_tiles, stems, specimens = 0, [], {}
+    """Count what is labelled on all micrographs of a project, as it is on disk."""
+    n_tiles, stems, specimens = 0, [], set()
     for record in project.micrographs():
-        counts = np.asarray(project.annotations.class_counts(record.stem), np.int64)
-        if not counts[1:].any():
+        if not project.class_counts(record.stem)[1:].any():
             continue
-        pixels[: counts.size] += counts[: pixels.size]
         labels = project.annotations.read(record.stem)
         n_tiles += sum(bool(labels[tile.window.slices].any()) for tile in project.tile_grid(record.stem))
         stems.append(record.stem)
-        specimens[record.specimen] = None
-    return LabelSurvey(tuple(int(p) for p in pixels[1:]), n_tiles, tuple(stems), tuple(specimens))
+        specimens.add(record.specimen)
+    return LabelSurvey(n_tiles, tuple(stems), tuple(sorted(specimens)))
 
 
-def check_trainable(project: Project, labels: LabelSurvey, config: TrainConfig) -> None:
-    """Refuse what cannot be learnt from, before a process is started.
+def check_trainable(project: Project, config: TrainConfig) -> None:
+    """Refuse what cannot be learnt from, before a process is started. Reads no more labels than it must.
 
     Raises
     ------
@@ -61,15 +51,20 @@ def check_trainable(project: Project, labels: LabelSurvey, config: TrainConfig) 
         When `config.split` names no split of the project, or a named micrograph is unknown.
     """
     names = project.schema.names
-    if not labels.stems:
+    labelled: set[str] = set()
+    for record in project.micrographs():
+        counts = project.class_counts(record.stem)[1:]
+        labelled |= {name for name, count in zip(names, counts, strict=True) if count}
+        if len(labelled) > 1:
+            break
+    if not labelled:
         raise LabelError(
-            "Nothing is labelled yet, and there is nothing to learn from.",
+            "Nothing is labelled yet, so there is nothing to learn from.",
             "Paint a few strokes of every class in the Label tab, or import masks.",
         )
-    if labels.n_classes_labelled < 2:
-        only = next(name for name, count in zip(names, labels.class_pixels, strict=True) if count)
+    if len(labelled) == 1:
         raise LabelError(
-            f"Only the class {only!r} is labelled; a network needs at least two classes to tell apart.",
+            f"Only the class {labelled.pop()!r} is labelled; a network needs at least two classes to tell apart.",
             "Paint a few strokes of another class; the background is a class like any other.",
         )
     _check_names(project, config)
@@ -88,7 +83,7 @@ def propose(labels: LabelSurvey, earlier: RunRecord | None) -> tuple[TrainConfig
     fresh = int(np.clip(200 + 10 * labels.n_tiles, FEWEST_ITERATIONS, MOST_ITERATIONS))
     if earlier is None:
         config = TrainConfig(strategy="scratch", weights="none", iterations=fresh)
-        return config, f"{describe(labels)} → train from scratch, {fresh} iterations."
+        return config, f"{_found(labels)} → train from scratch, {fresh} iterations.{_caveat(labels)}"
     iterations = max(FEWEST_ITERATIONS, fresh // 2)
     config = TrainConfig(
         strategy="fine-tune",
@@ -97,23 +92,33 @@ def propose(labels: LabelSurvey, earlier: RunRecord | None) -> tuple[TrainConfig
         learning_rate=FINE_TUNE_LEARNING_RATE,
     )
     reached = "" if earlier.mean_iou is None else f" (mean IoU {earlier.mean_iou:.2f})"
-    return config, f"{describe(labels)} → go on from run {earlier.id}{reached}, {iterations} iterations."
+    reason = f"{_found(labels)} → go on from run {earlier.id}{reached}, {iterations} iterations.{_caveat(labels)}"
+    return config, reason
 
 
-def describe(labels: LabelSurvey) -> str:
-    """For example `18 labelled tiles on 3 specimens`."""
+def _found(labels: LabelSurvey) -> str:
     return f"{_count(labels.n_tiles, 'labelled tile')} on {_count(len(labels.specimens), 'specimen')}"
+
+
+def _caveat(labels: LabelSurvey) -> str:
+    """What the held-out IoU will not be able to say."""
+    if len(labels.stems) == 1:
+        return " Held out is a part of the only labelled micrograph, so the IoU says nothing about other ones."
+    if len(labels.specimens) == 1:
+        return " Held out is a micrograph of the only labelled specimen, so the IoU says nothing about other specimens."
+    return ""
 
 
 def _check_names(project: Project, config: TrainConfig) -> None:
     splits = project.named_splits()
     if config.split is not None and config.split not in splits:
+        known = ", ".join(splits)
         raise SplitError(
             f"The project has no split named {config.split!r}.",
-            f"Known are: {', '.join(splits) or 'none; leave the choice empty to split by specimen'}.",
+            f"Known are: {known}." if known else "It has none; leave the choice empty to split by specimen.",
         )
-    known = {record.stem for record in project.micrographs()}
-    unknown = [stem for stem in (*config.train, *config.validation) if stem not in known]
+    stems = {record.stem for record in project.micrographs()}
+    unknown = [stem for stem in (*config.train, *config.validation) if stem not in stems]
     if unknown:
         raise SplitError(
             f"The project has no micrograph named {unknown[0]!r}.", "Choose among the names in the Project tab."

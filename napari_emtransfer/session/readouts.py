@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.labels import UNLABELLED
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
+from napari_emtransfer.core.events import ValidationEnded
 from napari_emtransfer.session.state import ModelReadout, Readouts, TileGround, TileReadout
 
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.run import Run
 
-def model_readout(run_id: str, result: Mapping[str, Any]) -> ModelReadout:
-    """The stored result of a finished run → its IoU on the held-out ground."""
+
+def model_readout(run: Run) -> ModelReadout:
+    """The IoU of a run on its held-out ground: its stored result, or its best validation where it was ended early."""
+    result = run.result() if (run.root / "result.json").is_file() else _best_validation(run)
     ci95 = result.get("ci95")
     return ModelReadout(
-        run_id=run_id,
+        run_id=run.id,
         mean_iou=result.get("mean_iou"),
         iou=dict(result.get("iou") or {}),
         ci95=(float(ci95[0]), float(ci95[1])) if ci95 else None,
@@ -74,6 +79,11 @@ def percent(fraction: float) -> str:
     if 0 < fraction < 0.01:
         return "< 1 %"
     return f"{100 * fraction:.0f} %"
+
+
+def _best_validation(run: Run) -> dict[str, Any]:
+    best = [event for event in run.events() if isinstance(event, ValidationEnded) and event.is_best]
+    return best[-1].model_dump(include={"mean_iou", "iou", "ground"}) if best else {}
 
 
 def _known(value: float) -> float | None:

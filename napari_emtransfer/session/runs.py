@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 def newest_model(project: Project) -> RunRecord | None:
     """The newest training run with a checkpoint to predict with: finished, or ended early with its work banked."""
-    runs = [r for r in project.runs() if r.kind == "train" and r.status in ("finished", "cancelled", "interrupted")]
-    for record in sorted(runs, key=lambda r: r.created, reverse=True):
-        if project.run(record.id).checkpoint_path("best").exists():
-            return record
-    return None
+    ended = [r for r in project.runs() if r.kind == "train" and r.status not in ("starting", "running")]
+    newest_first = sorted(ended, key=lambda record: record.created, reverse=True)
+    return next((record for record in newest_first if project.run(record.id).has_checkpoint), None)
 
 
 class TrainingGround:
@@ -43,19 +41,18 @@ class TrainingGround:
 
 
 def _with_ancestors(project: Project, run_id: str) -> Iterator[Run]:
-    seen: set[str] = set()
+    parents = {record.id: record.parent for record in project.runs()}
     current: str | None = run_id
-    while current is not None and current not in seen:
-        seen.add(current)
-        run = project.run(current)
-        yield run
-        current = run.record.parent
+    while current in parents:
+        yield project.run(current)
+        current = parents.pop(current)
 
 
 def _training_parts(run: Run, tile: Tile) -> Iterator[Window]:
     """Parts of a tile that lie on the run's training ground."""
-    split = run.split
-    for region in split.train if split else ():
+    if not (run.root / "split.json").is_file() or tile.micrograph not in run.labels:
+        return
+    for region in run.split().train:
         if region.micrograph == tile.micrograph:
             part = tile.window if region.window is None else tile.window.intersection(region.window)
             if part is not None:

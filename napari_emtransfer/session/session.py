@@ -8,11 +8,12 @@ from typing import Any
 
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.micrograph import Micrograph
-from napari_emtransfer.core.data.project import MicrographRecord, Project
+from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.context import Context
-from napari_emtransfer.session.importing import Progress, add_files
+from napari_emtransfer.session.importing import DEFAULT_DOMAIN, Progress, add_files
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.measuring import MeasuringController
 from napari_emtransfer.session.messages import (
@@ -21,6 +22,7 @@ from napari_emtransfer.session.messages import (
     MicrographsChanged,
     RegionLoaded,
     SaveFailed,
+    StoredPrediction,
     StrokesSaved,
 )
 from napari_emtransfer.session.notices import project_notices
@@ -53,6 +55,7 @@ class Session:
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction)
         self.visible: Window | None = None
         self._closed = False
+        self.signals.current_changed.connect(self._shown)
         self.signals.tile_changed.connect(lambda _: self.measuring.refresh())
         self.signals.model_changed.connect(lambda _: self.measuring.model_changed())
 
@@ -147,7 +150,7 @@ class Session:
         paths: Sequence[Path | str],
         *,
         specimen: str | None = None,
-        domain: str | None = None,
+        domain: str = DEFAULT_DOMAIN,
         pixel_size_nm: float | None = None,
         progress: Progress | None = None,
     ) -> AddReport:
@@ -185,17 +188,19 @@ class Session:
 
     # ---- looking
 
-    def show(self, stem: str | None, visible: Window | None = None) -> None:
-        """Show a micrograph and ask for its prediction, the visible window first."""
-        self.visible = visible
+    def show(self, stem: str | None) -> None:
+        """Show a micrograph; its prediction is asked for where there is a model."""
         self.labelling.show(stem)
 
     def look_at(self, visible: Window | None) -> None:
-        """The view shows this window (native pixels) of the current micrograph now."""
+        """The view shows this window (native pixels) of the current micrograph now; it will be predicted first."""
         self.visible = visible
 
     def predict_current(self) -> int | None:
-        """Ask for the prediction of the current micrograph, what is visible first; None without model or micrograph."""
+        """Have the current micrograph predicted, what is visible first; returns the generation.
+
+        Answers None without micrograph or model, and where it is predicted, or being predicted, already.
+        """
         if self.current is None:
             return None
         visible = self.visible or (self.tile.window if self.tile else None)
@@ -206,14 +211,16 @@ class Session:
     def wait_events(self, timeout: float = 0.05) -> list[Message]:
         """On the bridge's thread: what has happened since, waiting up to `timeout` seconds; pixels are loaded here."""
         messages = self._context.inbox.get(timeout)
-        return [self.prediction.load(m) if isinstance(m, FromEngine) else m for m in messages]
+        return [self.prediction.load(message) for message in messages]
 
     def apply(self, message: Message) -> None:
         """On the views' thread: take one message. The only writer of state besides the commands."""
         match message:
             case RegionLoaded():
                 if self.prediction.apply_region(message):
-                    self.measuring.touched(message.event.micrograph, message.window)
+                    self.measuring.touched(message.stem, message.window)
+            case StoredPrediction():
+                self.prediction.apply_stored(message)
             case FromEngine():
                 self.prediction.apply(message)
             case StrokesSaved() | SaveFailed():
@@ -256,6 +263,10 @@ class Session:
         self.signals.project_changed.emit()
         self.prediction.open()
         self.prediction.start_engine()
+
+    def _shown(self, _stem: str | None) -> None:
+        self.visible = None
+        self.predict_current()
 
     def _micrographs_changed(self, relabelled: tuple[str, ...]) -> None:
         self._context.refresh_records()

@@ -11,8 +11,9 @@ from napari_emtransfer.session.state import EngineState, Readouts, RunState, Sav
 class SessionSignals(SignalGroup):
     """Everything that a view may want to hear; each signal says what changed, the session holds the new value.
 
-    `current_changed` and `tile_changed` carry the new stem or `Tile`, or None; `prediction_changed` the stem and the window
-    (native pixels) in which mask and entropy are new; `project_changed` also follows closing.
+    `current_changed` and `tile_changed` carry the new stem or `Tile`, or None, in this order; `prediction_changed` the
+    stem and the window (native pixels) in which mask and entropy are new; `model_changed` the run that predicts from
+    now on, or None; `project_changed` also follows closing.
     """
 
     project_changed = Signal()

@@ -29,10 +29,10 @@ ACTIVE_PHASES = frozenset({Phase.STARTING, Phase.RUNNING, Phase.CANCELLING})
 class RunState:
     """One training run as the user sees it.
 
-    `iteration` counts to `n_iterations`; `seconds_left` is None until the worker can tell. `mean_iou`, `iou` and `ci95` are
-    those of the held-out ground named in `ground`; `note` is the honest sentence about that ground. `message` and `hint` say
-    why a run ended early; `resumable` whether it can go on from its last checkpoint; `stopping_early` that the user has
-    asked for the best checkpoint so far.
+    `iteration` counts to `n_iterations`; `seconds_left` is None until the worker can tell. `mean_iou`, `iou` and `ci95`
+    are those of the held-out ground named in `ground`; `note` is the honest sentence about that ground. `message` and
+    `hint` say why a run ended early; `resumable` whether it can go on from its last checkpoint; `stopping_early` that
+    the user has asked for the best checkpoint so far.
     """
 
     phase: Phase = Phase.IDLE
@@ -77,8 +77,8 @@ class ValidationPoint:
 class Curves:
     """The curves of one run: loss and learning rates against iteration, and the validations.
 
-    `losses[i]` and `learning_rates[group][i]` belong to `iterations[i]`. The lists are appended to while a run goes on and
-    replaced by fresh ones when the next run starts.
+    `losses[i]` and `learning_rates[group][i]` belong to `iterations[i]`. The lists are appended to while a run goes on
+    and replaced by fresh ones when the next run starts.
     """
 
     run_id: str | None = None
@@ -131,9 +131,9 @@ TileGround = Literal["training tile", "training micrograph", "held-out"]
 class TileReadout:
     """The prediction measured on the labelled pixels of one tile.
 
-    `iou` has one entry per class; None where the class is absent from label and prediction. `phase_fractions` are those of
-    the prediction over the whole tile. `ground` says whether the model learnt from this tile, from other tiles of the same
-    specimen region, or has never seen it.
+    `iou` has one entry per class; None where the class is absent from label and prediction. `phase_fractions` are those
+    of the prediction over the whole tile. `ground` says whether the model learnt from this tile, from other tiles of
+    the same training region, or has never seen it.
     """
 
     iou: Mapping[str, float | None]
@@ -167,11 +167,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class AddReport:
-    """What came of adding files: stems that are in the project now, files that are not, and things to know about the rest."""
+    """What came of adding files: stems that are in the project now, and files that are not."""
 
     added: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
-    notices: tuple[str, ...] = ()
 
 
 NoticeCode = Literal["no_pixel_size", "mixed_pixel_sizes", "info_bar", "one_specimen", "no_classes", "missing_file"]

@@ -1,4 +1,4 @@
-"""Tiles of the open project: their grids, states, and how much of each is labelled. Kept in memory, written by others."""
+"""Tiles of the open project, in memory: their grids, their states, and how much of each is labelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
 from napari_emtransfer.session.tile_order import interleave, spread
 
 if TYPE_CHECKING:
-    from napari_emtransfer.core.data.project import MicrographRecord, Project, TileState
+    from napari_emtransfer.core.data.project import Project
+    from napari_emtransfer.core.data.project_records import MicrographRecord, TileState
 
 ReadLabels = Callable[[str, Window], NDArray[np.uint8]]
 TileKey = tuple[str, int, int]
@@ -22,6 +23,8 @@ TileKey = tuple[str, int, int]
 
 class TileBook:
     """What is known of every tile of a project.
+
+    `by_specimen` holds the tiles of each specimen in the order in which they are best labelled.
 
     Parameters
     ----------
@@ -36,6 +39,7 @@ class TileBook:
         self._states: dict[TileKey, TileState] = {}
         self._labelled: dict[TileKey, float] = {}
         self._specimens: dict[str, list[str]] = {}
+        self.by_specimen: dict[str, list[Tile]] = {}
         self.update(records)
 
     def update(self, records: Iterable[MicrographRecord]) -> None:
@@ -44,14 +48,16 @@ class TileBook:
         for record in records:
             self._specimens[record.specimen].append(record.stem)
             self._grids[record.stem] = self._project.tile_grid(record.stem)
-            if record.stem not in before:
+            if record.stem not in before or _size(before[record.stem]) != _size(self._grids[record.stem]):
                 self._read_states(record.stem)
+        self.by_specimen = {
+            specimen: interleave([spread(self._grids[stem]) for stem in stems])
+            for specimen, stems in self._specimens.items()
+        }
 
     def forget_labels(self, stems: Iterable[str]) -> None:
         """Labels and states of these micrographs were written by somebody else: read them again."""
-        gone = set(stems)
-        self._labelled = {key: value for key, value in self._labelled.items() if key[0] not in gone}
-        for stem in gone & self._grids.keys():
+        for stem in set(stems) & self._grids.keys():
             self._read_states(stem)
 
     def grid(self, stem: str) -> TileGrid:
@@ -66,10 +72,6 @@ class TileBook:
     def specimen_of(self, stem: str) -> str | None:
         """The specimen that a micrograph shows."""
         return next((specimen for specimen, stems in self._specimens.items() if stem in stems), None)
-
-    def by_specimen(self) -> dict[str, list[Tile]]:
-        """Tiles of each specimen in the order in which they are best labelled."""
-        return {s: interleave([spread(self._grids[stem]) for stem in stems]) for s, stems in self._specimens.items()}
 
     def state(self, tile: Tile) -> TileState:
         """The state of a tile."""
@@ -92,7 +94,10 @@ class TileBook:
 
     def painted(self, stem: str, window: Window) -> list[Tile]:
         """Labels in this window have changed; returns the tiles concerned."""
-        tiles = list(self._grids[stem].tiles_in(window))
+        grid = self._grids[stem]
+        first, last = grid.tile_at(window.y0, window.x0), grid.tile_at(window.y1 - 1, window.x1 - 1)
+        rows, columns = range(first.row, last.row + 1), range(first.column, last.column + 1)
+        tiles = [grid.tile(row, column) for row in rows for column in columns]
         for tile in tiles:
             self._labelled.pop(_key(tile), None)
         return tiles
@@ -108,8 +113,14 @@ class TileBook:
         return sum(state == "done" and key[0] in self._grids for key, state in self._states.items())
 
     def _read_states(self, stem: str) -> None:
+        self._labelled = {key: value for key, value in self._labelled.items() if key[0] != stem}
+        self._states = {key: value for key, value in self._states.items() if key[0] != stem}
         states = self._project.tile_states(stem)
         self._states |= {(stem, row, column): state for (row, column), state in states.items()}
+
+
+def _size(grid: TileGrid) -> tuple[int, int]:
+    return grid.n_rows, grid.n_columns
 
 
 def _key(tile: Tile) -> TileKey:

@@ -36,7 +36,7 @@ def pick(
         0 is best; None leaves the tile out.
     """
     specimens = list(by_specimen)
-    if last_specimen in by_specimen:
+    if last_specimen is not None and last_specimen in by_specimen:
         turn = specimens.index(last_specimen) + 1
         specimens = specimens[turn:] + specimens[:turn]
     best: tuple[int, Tile] | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_emtransfer.core.config import TrainConfig
-from napari_emtransfer.core.errors import ProjectError, StorageError
+from napari_emtransfer.core.errors import EMTransferError, ProjectError, StorageError
 from napari_emtransfer.core.events import (
     Event,
     IterationEnded,
@@ -49,7 +50,10 @@ class TrainingController:
     # ---- commands
 
     def proposed_config(self) -> tuple[TrainConfig, str]:
-        """What the program proposes for the labels on disk, and why. Reads all labels: not for every repaint."""
+        """What the program proposes for the labels on disk, and why.
+
+        Reads all labels, which takes a while in a large project; may be called on any thread.
+        """
         project = self._context.require_project()
         return propose(survey(project), newest_model(project))
 
@@ -64,7 +68,7 @@ class TrainingController:
         self._refuse_second()
         project = self._context.require_project()
         self._save_or_refuse()
-        check_trainable(project, survey(project), config)
+        check_trainable(project, config)
         parent = config.weights.removeprefix("run:") if config.weights.startswith("run:") else None
         run = project.create_run("train", config.model_dump(mode="json"), parent=parent)
         self._launch(TrainRequest(run_id=run.id, project=project.root, config=config))
@@ -81,7 +85,7 @@ class TrainingController:
                 f"Run {run.id} has no checkpoint to go on from; it ended before the first one was written.",
                 "Start a new training.",
             )
-        config = TrainConfig.model_validate(run.record.config)
+        config = TrainConfig.model_validate(run.config)
         self._launch(TrainRequest(run_id=run.id, project=project.root, config=config, resume=True))
         return run.id
 
@@ -107,23 +111,24 @@ class TrainingController:
         """Bank the run and wait for its process, at most `timeout` seconds; then kill it. For closing the program."""
         if self._job is None:
             return
-        job = self._job
-        if self.state.is_active:
-            self.cancel()
+        job, self._job = self._job, None
+        if not self.state.is_active:
+            return
+        job.cancel()
         if not job.wait(timeout):
             job.kill()
             job.wait(1.0)
-        self._job = None
+        run = self._context.require_project().run(self.state.run_id or "")
+        if run.record.status != "finished":
+            self._mark_interrupted(run.id, "The program was closed while it was training.")
 
     def interrupted_runs(self) -> list[RunRecord]:
         """Runs of the open project that ended without a word and can be resumed, newest first."""
         project = self._context.project
         if project is None:
             return []
-        found = [
-            r for r in project.runs() if r.kind == "train" and r.status == "interrupted" and r.id != self._active_id
-        ]
-        found = [r for r in found if project.run(r.id).checkpoint_path("last").exists()]
+        ended = [r for r in project.runs() if r.kind == "train" and r.status == "interrupted"]
+        found = [r for r in ended if project.run(r.id).checkpoint_path("last").is_file()]
         return sorted(found, key=lambda r: r.created, reverse=True)
 
     def reset(self) -> None:
@@ -152,9 +157,9 @@ class TrainingController:
 
     def _started(self, event: RunStarted) -> None:
         phase = Phase.RUNNING if self.state.phase is Phase.STARTING else self.state.phase
-        details = {key: str(event.details[key]) for key in ("ground", "note") if event.details.get(key)}
-        counts = {"iteration": event.first_step, "n_iterations": event.n_steps}
-        self._set(replace(self.state, phase=phase, device=event.device, **counts, **details))
+        state = replace(self.state, phase=phase, device=event.device, n_iterations=event.n_steps)
+        ground, note = (str(event.details.get(key) or "") for key in ("ground", "note"))
+        self._set(replace(state, iteration=event.first_step, ground=ground, note=note))
 
     def _iterated(self, event: IterationEnded) -> None:
         curves = self.curves
@@ -177,39 +182,27 @@ class TrainingController:
         state = replace(self.state, seconds_left=None, stopping_early=False)
         match event:
             case RunFinished():
-                self._set(
-                    replace(state, phase=Phase.FINISHED, iteration=_iterations(event, state), **_shown(event.result))
-                )
+                self._set(replace(state, phase=Phase.FINISHED, **_shown(event.result)))
             case RunCancelled():
-                self._set(
-                    replace(state, phase=Phase.CANCELLED, resumable=self._has_checkpoint(), **_shown(event.result))
-                )
+                resumable = self._has_last_checkpoint()
+                self._set(replace(state, phase=Phase.CANCELLED, resumable=resumable, **_shown(event.result)))
             case RunFailed():
                 self._failed(event, state)
 
     def _failed(self, event: RunFailed, state: RunState) -> None:
-        resumable = self._has_checkpoint()
-        if event.kind == DIED:
-            self._mark_interrupted()
-        if event.kind == DIED and (self._killed or state.phase is Phase.CANCELLING):
+        died, resumable = event.kind == DIED, self._has_last_checkpoint()
+        if died:
+            self._mark_interrupted(state.run_id, event.message)
+        hint = "Resume it from its last checkpoint, or start a new one." if died and resumable else event.hint
+        state = replace(state, hint=hint, resumable=resumable)
+        if died and self._killed:
             said = f"The training was ended at iteration {state.iteration}."
-            phase = Phase.CANCELLED
-        else:
-            said, phase = event.message, Phase.FAILED
-        hint = (
-            "Resume it from its last checkpoint, or start a new one."
-            if event.kind == DIED and resumable
-            else event.hint
-        )
-        self._set(replace(state, phase=phase, message=said, hint=hint, resumable=resumable))
-        if phase is Phase.FAILED:
-            self._context.signals.failed.emit(said, hint)
+            self._set(replace(state, phase=Phase.CANCELLED, message=said))
+            return
+        self._set(replace(state, phase=Phase.FAILED, message=event.message))
+        self._context.signals.failed.emit(event.message, hint)
 
     # ---- inside
-
-    @property
-    def _active_id(self) -> str | None:
-        return self.state.run_id if self.state.is_active else None
 
     def _launch(self, request: TrainRequest) -> None:
         self._killed = False
@@ -221,6 +214,7 @@ class TrainingController:
         except OSError as error:
             message = f"The training process could not be started: {error}."
             self._set(replace(self.state, phase=Phase.FAILED, message=message))
+            self._mark_interrupted(request.run_id, message)
             raise StorageError(message, "Close other programs to free memory, then try again.") from error
 
     def _refuse_second(self) -> None:
@@ -237,17 +231,19 @@ class TrainingController:
                 "Free some disk space, or check that the project folder may be written to, then start again.",
             )
 
-    def _has_checkpoint(self) -> bool:
+    def _has_last_checkpoint(self) -> bool:
         project = self._context.project
         if project is None or self.state.run_id is None:
             return False
-        return bool(project.run(self.state.run_id).checkpoint_path("last").exists())
+        return project.run(self.state.run_id).checkpoint_path("last").is_file()
 
-    def _mark_interrupted(self) -> None:
-        """A process that died could not say so itself."""
+    def _mark_interrupted(self, run_id: str | None, message: str) -> None:
+        """So that it is offered for resuming; a process that died could not say so itself."""
         project = self._context.project
-        if project is not None and self.state.run_id is not None:
-            project.run(self.state.run_id).set_status("interrupted")
+        if project is None or run_id is None:
+            return
+        with contextlib.suppress(EMTransferError):  # on a full disk the next opening finds out by itself
+            project.run(run_id).update("interrupted", message=message)
 
     def _new_curves(self, run_id: str | None) -> None:
         self.curves = Curves(run_id)
@@ -266,7 +262,3 @@ def _shown(result: dict[str, Any]) -> dict[str, Any]:
         low, high = result["ci95"]
         shown["ci95"] = (float(low), float(high))
     return shown
-
-
-def _iterations(event: RunFinished, state: RunState) -> int:
-    return int(event.result.get("iterations", state.iteration))
