@@ -1,0 +1,53 @@
+"""Joint augmentation of image and targets; the geometric part never interpolates, so masks stay exact.
+
+Plain numpy: the dihedral group is a transposed and flipped view, which no augmentation library beats.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.config import AugmentPreset
+
+# Ranges for standardised images (variance 1).
+_BRIGHTNESS: Final = 0.2
+_CONTRAST: Final = 0.2
+_LOG_GAMMA: Final = 0.2
+_NOISE: Final = 0.1
+
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def dihedral(array: NDArray[_Scalar], element: int) -> NDArray[_Scalar]:
+    """One of the 8 symmetries of the square on the last two axes of `array`; element 0 is the identity."""
+    turned = np.rot90(array, element % 4, axes=(-2, -1))
+    return np.flip(turned, axis=-1) if element >= 4 else turned
+
+
+def jitter_intensity(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Mild gamma, contrast, brightness and noise on a standardised image (H, W)."""
+    low, high = float(image.min()), float(image.max())
+    span = max(high - low, 1e-6)
+    gamma = np.exp(rng.uniform(-_LOG_GAMMA, _LOG_GAMMA))
+    contrast = rng.uniform(1 - _CONTRAST, 1 + _CONTRAST)
+    brightness = rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
+    curved = ((image - low) / span) ** np.float32(gamma) * span + low
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0, _NOISE))
+    return (curved * np.float32(contrast) + np.float32(brightness) + noise).astype(np.float32, copy=False)
+
+
+def augment(
+    image: NDArray[np.float32], targets: NDArray[np.uint8], preset: AugmentPreset, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Image (H, W) and targets (H, W) of one square crop → the same, moved alike; "none" returns them as they are.
+
+    "basic": flips and quarter turns, mild brightness, contrast, gamma and noise.
+    """
+    if preset == "none":
+        return image, targets
+    element = int(rng.integers(8))
+    return jitter_intensity(dihedral(image, element), rng), dihedral(targets, element)

@@ -1,0 +1,121 @@
+"""Segmentation networks of segmentation-models-pytorch, with one input channel and logits out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import cast, get_args
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from segmentation_models_pytorch.encoders import get_encoder_names
+from torch import Tensor, nn
+
+from napari_emtransfer.core.config import Architecture, ModelConfig
+from napari_emtransfer.core.errors import EMTransferError, WeightsError
+
+
+class SegmentationModel(nn.Module):
+    """Encoder, decoder and head: (N, 1, H, W) standardised intensities → (N, C, H, W) logits.
+
+    H and W are multiples of `stride`.
+    """
+
+    def __init__(self, config: ModelConfig, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.decoder = decoder
+        self.segmentation_head = head
+
+    @property
+    def stride(self) -> int:
+        """Pixels per step of the coarsest feature map: window origins and sizes are multiples of it."""
+        return cast(int, self.encoder.output_stride)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of logit channels."""
+        return self.config.n_classes
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 1, H, W) → logits (N, C, H, W)."""
+        return self.segmentation_head(self.decoder(self.encoder(image)))
+
+
+def build_model(config: ModelConfig, weights: str = "none") -> SegmentationModel:
+    """Network for `config`, with `weights`: "none", "imagenet", or the path of a safetensors file.
+
+    The first convolution of three-channel weights is summed over its input channels: on a grey image that equals
+    feeding the image three times. Initialisation draws from torch's global generator.
+
+    Raises
+    ------
+    EMTransferError
+        When architecture or encoder does not exist, or the two do not go together; the hint names near ones.
+    WeightsError
+        When the weights cannot be had or do not fit.
+    """
+    model = _build(config, "imagenet" if weights == "imagenet" else None)
+    if weights not in ("none", "imagenet"):
+        from napari_emtransfer.core.nn.weights import load_weights
+
+        load_weights(model, weights)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _build(config: ModelConfig, encoder_weights: str | None) -> SegmentationModel:
+    _check_architecture(config.architecture)
+    encoder = resolve_encoder(config.encoder)
+    try:
+        built = getattr(smp, config.architecture)(
+            encoder_name=encoder, encoder_weights=encoder_weights, in_channels=1, classes=config.n_classes
+        )
+    except Exception as error:
+        # Downloads and unsuitable encoders fail in many ways (OSError, KeyError, ValueError, hub errors).
+        raise _building_failed(config, encoder_weights, error) from error
+    return SegmentationModel(config, built.encoder, built.decoder, built.segmentation_head)
+
+
+def _building_failed(config: ModelConfig, encoder_weights: str | None, error: Exception) -> EMTransferError:
+    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    if encoder_weights is not None:
+        return WeightsError(
+            f"The ImageNet weights of the encoder {config.encoder!r} could not be fetched: {reason}",
+            "Without a way to the internet, bring the weights as a safetensors file and name its path, or train from "
+            'scratch with the weights "none".',
+        )
+    return EMTransferError(
+        f"The encoder {config.encoder!r} does not work in the architecture {config.architecture!r}: {reason}",
+        "Unet with resnet18, resnet34 or efficientnet-b0 works.",
+    )
+
+
+def _check_architecture(name: str) -> None:
+    known = get_args(Architecture)
+    if name not in known:
+        raise EMTransferError(f"There is no architecture {name!r}.", _suggest(name, known))
+
+
+def resolve_encoder(name: str) -> str:
+    """Encoder name of segmentation-models-pytorch or timm → the name that the former understands ("tu-" + timm's).
+
+    Raises
+    ------
+    EMTransferError
+        When neither library has it; the hint names close ones.
+    """
+    known = get_encoder_names()
+    if name in known:
+        return name
+    bare = name.removeprefix("tu-")
+    if timm.is_model(bare):
+        return f"tu-{bare}"
+    raise EMTransferError(f"There is no encoder {name!r}.", _suggest(name, [*known, *timm.list_models()]))
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    by_lower = {k.lower(): k for k in known}
+    near = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=4, cutoff=0.5)]
+    return f"Close to it: {', '.join(near)}." if near else f"Known: {', '.join(list(known)[:8])}."

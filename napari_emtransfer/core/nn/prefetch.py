@@ -1,0 +1,36 @@
+"""Draw the next batches while the device computes the present one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final
+
+from napari_emtransfer.core.nn.dataset import Batch, PatchSampler
+
+_AHEAD: Final = 2
+
+
+@contextmanager
+def prefetched(sampler: PatchSampler, start: int) -> Iterator[Iterator[Batch]]:
+    """Batches of `sampler` from iteration `start` on, drawn ahead by one thread; numpy releases the GIL in most of it.
+
+    Order and contents do not depend on timing: each batch is a function of its index.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
+        waiting = deque(pool.submit(sampler.batch, start + i) for i in range(_AHEAD))
+
+        def drain() -> Iterator[Batch]:
+            index = start + _AHEAD
+            while True:
+                waiting.append(pool.submit(sampler.batch, index))
+                index += 1
+                yield waiting.popleft().result()
+
+        try:
+            yield drain()
+        finally:
+            for future in waiting:
+                future.cancel()
