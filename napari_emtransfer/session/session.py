@@ -13,7 +13,7 @@ from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.context import Context
-from napari_emtransfer.session.importing import DEFAULT_DOMAIN, Progress, add_files
+from napari_emtransfer.session.importing import DEFAULT_DOMAIN, Progress, add_files, make_sample_project
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.measuring import MeasuringController
 from napari_emtransfer.session.messages import (
@@ -118,6 +118,10 @@ class Session:
         """Open a project folder; the one that was open is closed first, but only if the new one opens."""
         self._opened(Project.open(Path(root)))
 
+    def create_sample_project(self, root: Path | str) -> None:
+        """Make a project of synthetic micrographs, ready to be labelled, and open it."""
+        self._opened(make_sample_project(Path(root)))
+
     def close_project(self) -> None:
         """Save the strokes, bank a running training, and let go of the project."""
         project = self.project
@@ -164,6 +168,14 @@ class Session:
             progress=progress,
         )
         self._context.inbox.put(MicrographsChanged(report.added))
+        return report
+
+    def import_dataset(self, folder: Path | str, *, progress: Progress | None = None) -> Any:
+        """Import images, masks and classes of a labelled folder, on any thread; `progress` is called there too."""
+        from napari_emtransfer.core.data.import_dataset import import_dataset
+
+        report = import_dataset(self._context.require_project(), Path(folder), progress=progress)
+        self._context.inbox.put(MicrographsChanged(tuple(report.micrographs), labels=True))
         return report
 
     def open_micrograph(self, stem: str) -> Micrograph:
@@ -227,6 +239,8 @@ class Session:
                 self.labelling.apply(message)
             case MicrographsChanged():
                 self._micrographs_changed(message.stems if message.labels else ())
+                if message.labels:
+                    self.signals.schema_changed.emit()
             case NoticePosted():
                 self.signals.notice_posted.emit(message.message, message.hint)
             case _:

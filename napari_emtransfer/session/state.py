@@ -167,10 +167,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class AddReport:
-    """What came of adding files: stems that are in the project now, and files that are not."""
+    """What came of adding files: stems that are in the project now, files that are not, and remarks on the former."""
 
     added: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 NoticeCode = Literal["no_pixel_size", "mixed_pixel_sizes", "info_bar", "one_specimen", "no_classes", "missing_file"]
