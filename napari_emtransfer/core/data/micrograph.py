@@ -186,6 +186,7 @@ class Plane:
 
     stack: Any
     index: tuple[int, ...]
+    ndim = 2
 
     @property
     def shape(self) -> tuple[int, int]:

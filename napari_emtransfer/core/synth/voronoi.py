@@ -22,8 +22,8 @@ Field = NDArray[np.float64]
 
 MATRIX = 1
 SECOND_PHASE = 2
-# The nearest boundary of a pixel almost always belongs to one of its five nearest seeds.
-_NEIGHBOURS = 6
+# The nearest boundary of a pixel almost always belongs to one of its four nearest seeds beside its own.
+_NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def _dual_phase(
     cells = _cells(shape, y, x, grain_px, rng)
     is_island = _islands(cells, fraction, rng)
     inside = is_island[cells.ids]
-    # Only boundaries between unlike cells bound a phase: smooth its indicator, then take the distance by its slope.
+    # Only boundaries between unlike cells bound a phase.
     level = _rounded(inside, 1.6)
     grain = np.where(is_island, rng.normal(0.66, 0.04, cells.n), rng.normal(0.33, 0.035, cells.n))
     groove = np.where(inside, 0.05, 0.12) * np.exp(-((cells.boundary / 1.4) ** 2))
-    grey = np.where(level > 0, grain[cells.ids] + 0.16 * _laths(cells, y, x, rng), 0.33 + 0 * x)
-    matrix = np.where(inside, 0.33, grain[cells.ids])
-    grey = np.where(level > 0, grey, matrix)
+    # Where rounding moved a corner across a cell's edge, the phase decides the grey value, not the cell.
+    island = np.where(inside, grain[cells.ids], 0.66) + 0.16 * _laths(cells, y, x, rng)
+    grey = np.where(level > 0, island, np.where(inside, 0.33, grain[cells.ids]))
     return level, grey - groove + 0.025 * _texture(shape, 2.0, rng) + 0.02 * _texture(shape, 12.0, rng)
 
 

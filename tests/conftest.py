@@ -1,0 +1,24 @@
+"""Fixtures for all tests, and an environment in which they run alike on a laptop and on a small server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before numpy, torch or Qt are imported: one thread each, and no spinning while another test computes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("QT_API", "pyqt6")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("EMTRANSFER_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder} (set EMTRANSFER_DATA)")
+    return folder
