@@ -1,0 +1,42 @@
+"""The sentences that stand beside an IoU and say what it was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+OPTIMISM = "expect optimism on new specimens"
+
+
+def specimen_note(specimens: Iterable[str], n_micrographs: int) -> str:
+    """Whole specimens are held out."""
+    return f"held out: {listed(specimens)} ({count_micrographs(n_micrographs)})"
+
+
+def micrograph_note(n_specimens: int) -> str:
+    """Micrographs are held out, but specimens are on both sides."""
+    if n_specimens == 1:
+        return f"held out: other fields of view of the same specimen – {OPTIMISM}"
+    return (
+        "held out: other micrographs, but no whole specimen, because training would lose a class – "
+        f"{OPTIMISM}; label every class in two specimens"
+    )
+
+
+def listed(specimens: Iterable[str]) -> str:
+    """Specimens by name, a few of many."""
+    names = sorted(specimens)
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"specimen{'s' * (len(names) > 1)} {shown}"
+
+
+def count_micrographs(n: int) -> str:
+    """How many micrographs, in words."""
+    return f"{n} micrograph{'s' * (n != 1)}"
+
+
+def block_note(n_micrographs: int, gap_px: int) -> str:
+    """Blocks of the very micrographs that are trained on are held out."""
+    return (
+        f"held out: separate blocks of the same micrograph{'s' * (n_micrographs > 1)}, {gap_px} px apart – "
+        "tells little about other micrographs and nothing about other specimens"
+    )
