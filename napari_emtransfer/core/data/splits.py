@@ -111,7 +111,8 @@ def split_from_names(
     train = set(chosen.pop("train", ())) - doubled
     if not train:
         raise SplitError(
-            f"The split {name!r} has no labelled training micrographs.", _KNOWN_PARTS.format(*[list(parts)])
+            f"The split {name!r} has no labelled training micrographs.",
+            f"Its parts are {', '.join(parts)}; one of them must be called 'train' and name labelled micrographs.",
         )
     found = survey([r for r in records if r.stem in train], labelled, annotations, options.class_names)
     validation, test = chosen.pop("validation", []), chosen.pop("test", [])
