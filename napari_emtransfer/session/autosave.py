@@ -52,7 +52,7 @@ class AutoSaver:
         self._chunks: dict[str, Chunks] = {}
         self._states: dict[StateKey, TileState] = {}
         self._first = self._last = self._not_before = 0.0
-        self._wanted = self._busy = self._closing = self._failed = False
+        self._wanted = self._flushing = self._busy = self._closing = self._failed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="emtransfer-autosave", daemon=True)
         self._thread.start()
@@ -103,10 +103,10 @@ class AutoSaver:
     def flush(self, timeout: float) -> bool:
         """Write everything now and wait for it; False when it failed or took longer than `timeout` seconds."""
         with self._changed:
-            self._failed = False
-            self._wanted = True
+            self._failed, self._flushing = False, True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._failed or not (self._busy or self._pending), timeout)
+            self._flushing = False
             return not (self._busy or self._pending)
 
     def close(self, timeout: float) -> bool:
@@ -130,7 +130,7 @@ class AutoSaver:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or (self._wanted and self._pending))
+                self._changed.wait_for(lambda: self._closing or (self._pending and (self._wanted or self._flushing)))
                 if self._closing:
                     return
                 self._wanted, self._busy = False, True
@@ -169,6 +169,7 @@ class AutoSaver:
         self._busy = False
         self._failed = isinstance(message, SaveFailed)
         if self._failed:
+            self._flushing = False
             for stem, left in chunks.items():
                 self._chunks.setdefault(stem, set()).update(left)
             self._states = states | self._states  # a newer state of the same tile wins
