@@ -1,0 +1,269 @@
+"""Keeps napari's canvas true to the session, and tells the session what is painted and looked at."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtCore import QObject, Signal
+
+from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
+from napari_emtransfer.gui.bridge import Bridge
+from napari_emtransfer.gui.canvas_image import CanvasImage, load_canvas_image
+from napari_emtransfer.gui.painting import StrokeWatcher
+from napari_emtransfer.gui.tile_layers import TileLayers, focus_on
+from napari_emtransfer.gui.viewer_layers import ViewerLayers, scale_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_emtransfer.session.session import Session
+
+KEPT_BYTES: Final = 400_000_000
+ENTROPY_SECONDS: Final = 0.5
+
+
+class Canvas(QObject):
+    """One micrograph at a time: its pixels, labels, prediction, uncertainty, tiles, and the line of readouts.
+
+    `shown_changed(stem)` follows when pixels are really on the canvas; `loading_changed(bool)` while they are read.
+    """
+
+    shown_changed = Signal(object)
+    loading_changed = Signal(bool)
+    annotation_layer_changed = Signal(object)
+
+    def __init__(self, viewer: ViewerModel, session: Session, bridge: Bridge, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer, self._session, self._bridge = viewer, session, bridge
+        self.layers = ViewerLayers(viewer)
+        self.tiles = TileLayers(viewer)
+        self._images: OrderedDict[str, CanvasImage] = OrderedDict()
+        self._generation = 0
+        self._shown: CanvasImage | None = None
+        self._watcher: StrokeWatcher | None = None
+        self._dirty: Window | None = None
+        self._asked: dict[str, str | None] = {}
+        self._entropy_due: float | None = None
+        self._style, self._entropy_wanted = "contour", False
+        self._connect()
+
+    def _connect(self) -> None:
+        signals, connect = self._session.signals, self._bridge.connect
+        connect(signals.project_changed, self._on_project)
+        connect(signals.micrographs_changed, self._on_micrographs)
+        connect(signals.current_changed, self._load)
+        connect(signals.tile_changed, self._show_tile)
+        connect(signals.tile_states_changed, self._on_tile_states)
+        connect(signals.schema_changed, lambda: self.layers.set_schema(self._session.schema))
+        connect(signals.prediction_changed, self._on_prediction)
+        connect(signals.readouts_changed, lambda _readouts: self._show_text())
+
+    # ---- what the panels ask
+
+    @property
+    def shown(self) -> str | None:
+        """Stem of the micrograph whose pixels are on the canvas."""
+        return self._shown.stem if self._shown else None
+
+    def set_prediction_style(self, style: str) -> None:
+        """Show the prediction as "contour" or "fill", or not at all ("off")."""
+        self._style = style
+        self.layers.set_prediction_style(style)
+
+    def set_entropy_visible(self, visible: bool) -> None:
+        """Show or hide the uncertainty."""
+        self._entropy_wanted = visible
+        self.layers.set_entropy_visible(visible)
+
+    def focus_tile(self) -> None:
+        """Bring the current tile to the middle of the canvas."""
+        tile = self._session.tile
+        if tile is not None and self._shown is not None and tile.micrograph == self._shown.stem:
+            focus_on(self._viewer, tile.window, self._scale)
+
+    def tick(self) -> None:
+        """Ten times a second: hand over strokes, note what is in view, redraw what may be redrawn seldom."""
+        self._flush_strokes()
+        self._session.look_at(self._visible_window())
+        self._session.tick()
+        if self._entropy_due is not None and time.monotonic() >= self._entropy_due:
+            self._entropy_due = None
+            self.layers.refresh_entropy()
+
+    def close(self) -> None:
+        """Hand over the last strokes and stop watching; the layers stay."""
+        self._flush_strokes()
+        self._watch(None)
+
+    # ---- the session says
+
+    def _on_project(self) -> None:
+        self._images.clear()
+        self._asked.clear()
+        if self._session.project is None:
+            self._unload()
+
+    def _on_micrographs(self) -> None:
+        """A pixel size may have been corrected, a micrograph removed."""
+        known = {record.stem: record for record in self._session.records}
+        for stem in [
+            s for s, image in self._images.items() if s not in known or image.pixel_size_nm != known[s].pixel_size_nm
+        ]:
+            del self._images[stem]
+        if self._shown is not None and self._shown.stem in known and self._shown.stem not in self._images:
+            self._load(self._shown.stem)
+
+    def _load(self, stem: str | None) -> None:
+        self._generation += 1
+        generation = self._generation
+        if stem is None:
+            self._unload()
+            return
+        if stem in self._images:
+            self._show(self._images[stem])
+            return
+        self.loading_changed.emit(True)
+        size = next((r.pixel_size_nm for r in self._session.records if r.stem == stem), None)
+        self._bridge.run(
+            lambda: load_canvas_image(stem, self._session.open_micrograph(stem), size),
+            done=lambda image: self._loaded(generation, image),
+            failed=lambda message, hint: self._not_loaded(generation, message, hint),
+        )
+
+    def _loaded(self, generation: int, image: CanvasImage) -> None:
+        if generation == self._generation:  # the user may have gone on to another one
+            self._remember(image)
+            self.loading_changed.emit(False)
+            self._show(image)
+
+    def _not_loaded(self, generation: int, message: str, hint: str) -> None:
+        if generation == self._generation:
+            self.loading_changed.emit(False)
+        self._session.signals.failed.emit(message, hint)
+
+    def _show(self, image: CanvasImage) -> None:
+        session, stem = self._session, image.stem
+        self._flush_strokes()
+        is_first = self._shown is None
+        self._shown = image
+        annotation = session.labelling.annotation(stem)
+        self._watch(None)
+        self.layers.show(
+            image, annotation, session.prediction.mask(stem), session.prediction.entropy(stem), session.schema
+        )
+        self.layers.set_prediction_style(self._style)
+        self.layers.set_entropy_visible(self._entropy_wanted)
+        self._watch(self.layers.annotation)
+        self._on_tile_states(stem)
+        if is_first:
+            self._viewer.reset_view()
+        self._show_tile(session.tile)
+        self.layers.activate_annotation()
+        self._ask_for_prediction()
+        self.shown_changed.emit(stem)
+
+    def _unload(self) -> None:
+        self._flush_strokes()
+        self._watch(None)
+        self._shown = None
+        self.layers.clear()
+        self._show_text()
+        self.shown_changed.emit(None)
+
+    def _show_tile(self, tile: Tile | None) -> None:
+        if self._shown is None or (tile is not None and tile.micrograph != self._shown.stem):
+            return
+        self.tiles.show_tile(tile, self._shown.shape, self._scale, self._units)
+        self.focus_tile()
+        self._show_text()
+
+    def _on_tile_states(self, stem: str) -> None:
+        if self._shown is not None and stem == self._shown.stem:
+            grid: TileGrid = self._session.labelling.grid(stem)
+            self.tiles.show_grid(grid, self._session.labelling.tile_states(stem), self._scale, self._units)
+
+    def _on_prediction(self, stem: str, window: Window) -> None:
+        if stem == self.shown:
+            self.layers.refresh_prediction(window, self._session.prediction.entropy(stem))
+            self._entropy_due = self._entropy_due or time.monotonic() + ENTROPY_SECONDS
+
+    def _show_text(self) -> None:
+        overlay = _text_overlay(self._viewer)
+        text = self._session.text_overlay if self._shown is not None else ""
+        overlay.text = text
+        overlay.visible = bool(text)
+
+    def _ask_for_prediction(self) -> None:
+        """Predict what is shown unless the newest model has done so already."""
+        stem, model = self._session.current, self._session.prediction.model_run
+        if stem is None or model is None:
+            return
+        complete = bool(self._session.prediction.mask(stem)[::16, ::16].all())
+        if self._asked.get(stem) != model or not complete:
+            self._asked[stem] = model
+            self._session.predict_current()
+
+    # ---- the user paints and looks
+
+    def _watch(self, layer: Labels | None) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+        self._watcher = StrokeWatcher(layer, self._on_stroke) if layer is not None else None
+        self.annotation_layer_changed.emit(layer)
+
+    def _on_stroke(self, window: Window) -> None:
+        """Collect what has changed until the next tick: a brush step must cost nothing."""
+        self._dirty = window if self._dirty is None else _union(self._dirty, window)
+
+    def _flush_strokes(self) -> None:
+        window, self._dirty = self._dirty, None
+        if window is not None and self._shown is not None and self._session.project is not None:
+            self._session.labelling.mark_dirty(window, stem=self._shown.stem)
+            self._session.measuring.touched(self._shown.stem, window)
+
+    def _visible_window(self) -> Window | None:
+        """The part of the micrograph that is in view, in native pixels; None while all of it is out of sight."""
+        if self._shown is None or self._viewer.dims.ndisplay != 2:
+            return None
+        canvas = getattr(self._viewer, "canvas", None)
+        size = np.array(canvas.size if canvas is not None else self._viewer._canvas_size, dtype=float)
+        half = size / self._viewer.camera.zoom / 2 / self._scale
+        center = np.array(self._viewer.camera.center[-2:]) / self._scale
+        low = np.clip(np.floor(center - half), 0, self._shown.shape).astype(int)
+        high = np.clip(np.ceil(center + half), 0, self._shown.shape).astype(int)
+        if (high <= low).any():
+            return None
+        return Window(y0=int(low[0]), x0=int(low[1]), y1=int(high[0]), x1=int(high[1]))
+
+    # ---- inside
+
+    @property
+    def _scale(self) -> float:
+        return scale_of(self._shown.pixel_size_nm if self._shown else None)
+
+    @property
+    def _units(self) -> str:
+        return "nm" if self._shown and self._shown.pixel_size_nm else "pixel"
+
+    def _remember(self, image: CanvasImage) -> None:
+        self._images[image.stem] = image
+        while len(self._images) > 1 and sum(_n_bytes(i) for i in self._images.values()) > KEPT_BYTES:
+            self._images.popitem(last=False)
+
+
+def _union(a: Window, b: Window) -> Window:
+    return Window(y0=min(a.y0, b.y0), x0=min(a.x0, b.x0), y1=max(a.y1, b.y1), x1=max(a.x1, b.x1))
+
+
+def _n_bytes(image: CanvasImage) -> int:
+    levels = image.data[1:] if image.multiscale else [image.data]
+    return sum(level.nbytes for level in levels)
+
+
+def _text_overlay(viewer: ViewerModel):  # noqa: ANN202 (napari's overlay, which has moved in 0.9)
+    canvas = getattr(viewer, "canvas", None)
+    return canvas.overlays.text if canvas is not None else viewer.text_overlay

@@ -1,0 +1,45 @@
+"""A confusion matrix as a small table: rows are truth, columns prediction, cells shares of the row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
+
+
+class ConfusionTable(QTableWidget):
+    """Counts (K, K) → percentages of each row, darker blue for more; hover for the count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setToolTip("Rows: the labels. Columns: what the model said. In per cent of the row's pixels.")
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+
+    def set_matrix(self, counts: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+        """Show a matrix with these class names."""
+        matrix = np.asarray(counts, dtype=float)
+        self.setRowCount(len(names))
+        self.setColumnCount(len(names))
+        self.setVerticalHeaderLabels(list(names))
+        self.setHorizontalHeaderLabels(list(names))
+        totals = matrix.sum(axis=1)
+        for row in range(len(names)):
+            for column in range(len(names)):
+                share = matrix[row, column] / totals[row] if totals[row] else np.nan
+                self.setItem(row, column, _cell(share, int(matrix[row, column]), names[row], names[column]))
+        self.setMinimumHeight(self.horizontalHeader().sizeHint().height() + 26 * len(names) + 8)
+
+
+def _cell(share: float, count: int, truth: str, prediction: str) -> QTableWidgetItem:
+    item = QTableWidgetItem("–" if np.isnan(share) else f"{100 * share:.0f} %")
+    item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+    item.setToolTip(f"{count:,} pixels of {truth} called {prediction}")
+    if not np.isnan(share):
+        item.setBackground(QColor(86, 180, 233, round(200 * share)))
+    return item

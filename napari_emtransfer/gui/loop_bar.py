@@ -1,0 +1,135 @@
+"""Always in sight: where am I, what next, how good; and the one button that learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QMenu, QProgressBar, QToolButton, QWidget
+
+from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text
+from napari_emtransfer.session.state import ModelReadout, Phase, RunState
+
+
+@dataclass(frozen=True)
+class TileCount:
+    """How many tiles are done, of how many."""
+
+    done: int = 0
+    total: int = 0
+
+
+class LoopBar(QWidget):
+    """Tiles done, previous and next tile, held-out IoU; Fine-tune with progress, time left, and ways to stop it."""
+
+    next_requested = Signal()
+    previous_requested = Signal()
+    train_requested = Signal()
+    stop_early_requested = Signal()
+    cancel_requested = Signal()
+    kill_requested = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_iou: float | None = None
+        self.tile_label = QLabel("No tiles")
+        self.tile_label.setToolTip("Tiles marked as done, of all tiles of the project.")
+        self.previous_button = button("◀ Prev", "Go back to the tile before this one.", self.previous_requested.emit)
+        self.next_button = button(
+            "Next N ▶", "Go to the next tile to label; strokes are saved.", self.next_requested.emit
+        )
+        self.iou_label = QLabel()
+        self.iou_label.setToolTip("Class-mean IoU of the newest model on held-out micrographs, with its 95 % interval.")
+        self.train_button = button(
+            "Fine-tune T",
+            "Learn from all labels of this project, in the background; painting goes on.",
+            name="fine-tune",
+        )
+        self.train_button.clicked.connect(self.train_requested.emit)
+        self.progress = QProgressBar()
+        self.progress.setToolTip("Iterations done of the running fine-tune, and the time left.")
+        self.stop_button = self._build_stop_button()
+        self._lay_out()
+        self.set_tiles(TileCount())
+        self.set_run(RunState())
+
+    def set_tiles(self, count: TileCount) -> None:
+        """Show how far the labelling has come."""
+        self.tile_label.setText(f"{count.done} of {count.total} tiles" if count.total else "No tiles yet")
+        for widget in (self.previous_button, self.next_button):
+            widget.setEnabled(count.total > 1)
+
+    def set_model(self, model: ModelReadout | None) -> None:
+        """Show the held-out IoU with its interval, and whether it rose or fell since the model before."""
+        if model is None or model.mean_iou is None:
+            self.iou_label.setText("")
+            self._last_iou = None
+            return
+        trend = ""
+        if self._last_iou is not None and abs(model.mean_iou - self._last_iou) >= 0.005:
+            trend = " ▲" if model.mean_iou > self._last_iou else " ▼"
+        self._last_iou = model.mean_iou
+        self.iou_label.setText(f"IoU {iou_text(model.mean_iou)} {interval_text(model.ci95)}{trend}".replace("  ", " "))
+        self.iou_label.setToolTip(f"Class-mean IoU on the held-out ground ({model.ground}). {model.note}")
+
+    def set_run(self, run: RunState) -> None:
+        """Show progress while a run is going, the button otherwise."""
+        self.train_button.setEnabled(not run.is_active)
+        self.progress.setVisible(run.is_active)
+        self.stop_button.setVisible(run.is_active)
+        self.stop_button.setEnabled(run.phase != Phase.CANCELLING)
+        self.progress.setRange(0, run.n_iterations if run.phase == Phase.RUNNING else 0)
+        self.progress.setValue(run.iteration)
+        self.progress.setFormat(progress_text(run))
+
+    def set_ready(self, ready: bool) -> None:
+        """Without a project there is nothing to learn from."""
+        self.train_button.setVisible(ready)
+
+    def _build_stop_button(self) -> QToolButton:
+        stop = QToolButton()
+        stop.setText("Stop")
+        stop.setToolTip("Ways to end the running fine-tune. What is learnt so far is kept.")
+        stop.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(stop)
+        menu.setToolTipsVisible(True)
+        for text, tip, signal in (
+            ("Stop early", "Keep the best checkpoint so far and finish the run.", self.stop_early_requested),
+            ("Cancel", "End the run and bank its last checkpoint; it can be resumed.", self.cancel_requested),
+            (
+                "Kill",
+                "End the process at once. The last checkpoint on disk stays and can be resumed.",
+                self.kill_requested,
+            ),
+        ):
+            menu.addAction(text, signal.emit).setToolTip(tip)
+        stop.setMenu(menu)
+        return stop
+
+    def _lay_out(self) -> None:
+        layout = QGridLayout(self)
+        layout.setContentsMargins(2, 0, 2, 0)
+        layout.setVerticalSpacing(4)
+        top = QHBoxLayout()
+        top.addWidget(self.tile_label)
+        top.addStretch(1)
+        top.addWidget(self.iou_label)
+        layout.addLayout(top, 0, 0, 1, 3)
+        layout.addWidget(self.previous_button, 1, 0)
+        layout.addWidget(self.next_button, 1, 1)
+        layout.addWidget(self.train_button, 1, 2)
+        running = QHBoxLayout()
+        running.addWidget(self.progress, 1)
+        running.addWidget(self.stop_button)
+        layout.addLayout(running, 2, 0, 1, 3)
+
+
+def progress_text(run: RunState) -> str:
+    """What stands on the progress bar: "63 % · 0:41 left"."""
+    if run.phase == Phase.STARTING:
+        return "Starting …"
+    if run.phase == Phase.CANCELLING:
+        return "Banking the run …"
+    left = f" · {clock(run.seconds_left)} left" if run.seconds_left is not None else ""
+    word = "Finishing · " if run.stopping_early else ""
+    return f"{word}{round(100 * run.fraction)} %{left}"

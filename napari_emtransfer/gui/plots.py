@@ -1,0 +1,113 @@
+"""Curves of a run: loss, and held-out IoU per class, against the iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyqtgraph as pg
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QPalette
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_emtransfer.session.state import Curves
+
+REDRAW_MS = 250
+"""Curves are drawn at most four times a second: each redraw costs the event loop some milliseconds."""
+MAX_POINTS = 400
+
+
+class RunPlots(QWidget):
+    """Loss above, IoU below, on one iteration axis. Colours are those of the classes; the mean is the thick line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._curves = Curves()
+        self._colors: Mapping[str, str] = {}
+        self._lines: dict[str, pg.PlotDataItem] = {}
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        self.loss_plot = self._plot("loss", "Training loss (smoothed by the worker), against the iteration.")
+        self.iou_plot = self._plot(
+            "held-out IoU", "IoU on the held-out ground: thick is the class mean, thin are the classes."
+        )
+        self.iou_plot.setYRange(0, 1, padding=0.02)
+        self.iou_plot.setLabel("bottom", "iteration")
+        self.iou_plot.setXLink(self.loss_plot)
+        layout.addWidget(self.loss_plot)
+        layout.addWidget(self.iou_plot)
+        self._loss_line = self.loss_plot.plot(pen=pg.mkPen(self._ink(), width=1.5))
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REDRAW_MS)
+        self._timer.timeout.connect(self.redraw)
+
+    def set_curves(self, curves: Curves, colors: Mapping[str, str]) -> None:
+        """Take over the curves of a run; they are drawn soon, not now."""
+        if curves.run_id != self._curves.run_id or dict(colors) != dict(self._colors):
+            self._drop_lines()
+        self._curves, self._colors = curves, colors
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def redraw(self) -> None:
+        """Draw what is known now; nothing while the plots are out of sight."""
+        if not self.isVisible():
+            return
+        step = max(1, len(self._curves.iterations) // MAX_POINTS)
+        count = min(len(self._curves.iterations), len(self._curves.losses))
+        self._loss_line.setData(self._curves.iterations[:count:step], self._curves.losses[:count:step])
+        points = self._curves.validations
+        iterations = np.array([p.iteration for p in points], dtype=float)
+        for name in self._colors:
+            self._draw(name, iterations, [p.iou.get(name) for p in points])
+        self._draw("mean", iterations, [p.mean_iou for p in points])
+
+    def showEvent(self, event) -> None:  # noqa: ANN001, N802, D102
+        super().showEvent(event)
+        self._timer.start()
+
+    def apply_theme(self) -> None:
+        """Take ink and paper from the window's palette."""
+        for plot in (self.loss_plot, self.iou_plot):
+            plot.setBackground(None)
+            for side in ("left", "bottom"):
+                plot.getAxis(side).setPen(self._ink())
+                plot.getAxis(side).setTextPen(self._ink())
+        self._loss_line.setPen(pg.mkPen(self._ink(), width=1.5))
+        self._drop_lines()
+        self._timer.start()
+
+    def _draw(self, name: str, iterations: np.ndarray, values: list[float | None]) -> None:
+        line = self._lines.get(name) or self._add_line(name)
+        line.setData(iterations, np.array([np.nan if v is None else v for v in values], dtype=float), connect="finite")
+
+    def _add_line(self, name: str) -> pg.PlotDataItem:
+        is_mean = name == "mean"
+        pen = pg.mkPen(self._ink() if is_mean else self._colors[name], width=2.5 if is_mean else 1.2)
+        line = self.iou_plot.plot(
+            pen=pen, symbol="o", symbolSize=5 if is_mean else 3, symbolPen=None, symbolBrush=pen.color()
+        )
+        self._lines[name] = line
+        return line
+
+    def _drop_lines(self) -> None:
+        for line in self._lines.values():
+            self.iou_plot.removeItem(line)
+        self._lines.clear()
+
+    def _plot(self, title: str, tooltip: str) -> pg.PlotWidget:
+        plot = pg.PlotWidget(background=None)
+        plot.setFixedHeight(140)
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.setMouseEnabled(x=False, y=False)
+        plot.setToolTip(tooltip)
+        plot.setLabel("left", title)
+        plot.getAxis("left").setWidth(46)
+        plot.showGrid(x=False, y=True, alpha=0.15)
+        return plot
+
+    def _ink(self):  # noqa: ANN202 (QColor of either binding)
+        return self.palette().color(QPalette.ColorRole.WindowText)
