@@ -40,6 +40,7 @@ class AnnotationStore:
         self.root = root
         self._read_only = read_only
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._shapes: dict[str, tuple[int, int]] = {}
         self._counts: dict[str, ChunkCounts] = {}
 
     def __contains__(self, stem: object) -> bool:
@@ -64,8 +65,13 @@ class AnnotationStore:
 
     def shape(self, stem: str) -> tuple[int, int]:
         """(H, W) of the annotation of `stem`."""
-        height, width = self._array(stem).shape
-        return height, width
+        if stem not in self._shapes:
+            if stem not in self:
+                raise ProjectError(f"There are no labels of a micrograph {stem!r} in {str(self.root)!r}.")
+            # Many times faster than opening the array; a list of micrographs asks for all of them.
+            height, width = json.loads((self.root / stem / "zarr.json").read_text())["shape"]
+            self._shapes[stem] = height, width
+        return self._shapes[stem]
 
     def read(self, stem: str, window: Window | None = None) -> NDArray[np.uint8]:
         """Labels (h, w) uint8 in `window`, or the whole (H, W)."""
@@ -95,9 +101,9 @@ class AnnotationStore:
 
         Cheap to call often: only chunks that changed since the last call are read.
         """
-        array = self._array(stem)
-        total = self._count(stem, array)
-        total[0] += array.shape[0] * array.shape[1] - total.sum()
+        height, width = self.shape(stem)
+        total = self._count(stem)
+        total[0] += height * width - total.sum()
         top = int(np.flatnonzero(total).max()) if n_classes is None else n_classes
         return total[: top + 1]
 
@@ -112,6 +118,7 @@ class AnnotationStore:
         """Delete the annotation of `stem`."""
         self._check_writable()
         self._arrays.pop(stem, None)
+        self._shapes.pop(stem, None)
         self._counts.pop(stem, None)
         with storage_faults(self.root / stem):
             if stem in self:
@@ -133,8 +140,7 @@ class AnnotationStore:
 
     def _array(self, stem: str) -> zarr.Array[Any]:
         if stem not in self._arrays:
-            if stem not in self:
-                raise ProjectError(f"There are no labels of a micrograph {stem!r} in {str(self.root)!r}.")
+            self.shape(stem)  # raises where there is none
             self._arrays[stem] = zarr.open_array(AtomicStore(self.root / stem, read_only=bool(self._read_only)))
         return self._arrays[stem]
 
@@ -148,10 +154,10 @@ class AnnotationStore:
             block[inside] = new
             array[chunk.slices] = block
 
-    def _count(self, stem: str, array: zarr.Array[Any]) -> NDArray[np.int64]:
+    def _count(self, stem: str) -> NDArray[np.int64]:
         def read_chunk(name: str) -> NDArray[np.uint8]:
             y, x = (int(index) * CHUNK_PX for index in name.split(".")[1:])
-            return np.asarray(array[y : y + CHUNK_PX, x : x + CHUNK_PX], dtype=np.uint8)
+            return np.asarray(self._array(stem)[y : y + CHUNK_PX, x : x + CHUNK_PX], dtype=np.uint8)
 
         if stem not in self._counts:
             self._counts[stem] = ChunkCounts(self.root / stem, keep=not self._read_only)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,6 @@ Counts = NDArray[np.int64]
 Stamp = tuple[int, int, int]
 
 _SIDECAR = ".counts.npz"
-# Below this it is as fast to count again at the next start as to write the file now.
-_WORTH_SAVING = 32
 
 
 class ChunkCounts:
@@ -34,30 +33,31 @@ class ChunkCounts:
         self._folder = folder
         self._keep = keep
         self._known = _load(folder / _SIDECAR)
-        self._unsaved = 0
 
     def total(self, read_chunk: Callable[[str], NDArray[np.uint8]]) -> Counts:
         """Counts (256,) over all chunks on disk; `read_chunk` gives the labels of a chunk file by its name."""
         fresh: dict[str, tuple[Stamp, Counts]] = {}
+        changed = False
         for name, stamp in chunk_files(self._folder).items():
             known = self._known.get(name)
             if known is None or known[0] != stamp:
                 known = stamp, np.bincount(read_chunk(name).ravel(), minlength=256)
-                self._unsaved += 1
+                changed = True
             fresh[name] = known
         self._known = fresh
-        if self._keep and self._unsaved >= _WORTH_SAVING:
+        if self._keep and changed:
             self._save()
         return np.sum([counts for _, counts in fresh.values()], axis=0, dtype=np.int64) if fresh else np.zeros(256, int)
 
     def _save(self) -> None:
         stamps, counts = zip(*self._known.values(), strict=True)
+        table = np.array(counts, np.int32)
+        table = table[:, : int(np.flatnonzero(table.any(axis=0)).max()) + 1]  # few of 256 values occur
         temporary = self._folder / f".tmp-counts-{os.getpid()}.npz"
         # A cache: without it, the next start counts again.
         with suppress(OSError):
-            np.savez(temporary, names=list(self._known), stamps=stamps, counts=np.array(counts, np.int32))
+            np.savez(temporary, names=list(self._known), stamps=stamps, counts=table)
             temporary.replace(self._folder / _SIDECAR)
-            self._unsaved = 0
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -72,7 +72,8 @@ def chunk_files(folder: Path) -> dict[str, Stamp]:
 def _load(path: Path) -> dict[str, tuple[Stamp, Counts]]:
     try:
         with np.load(path, allow_pickle=False) as saved:
-            names, stamps, counts = saved["names"].tolist(), saved["stamps"].tolist(), saved["counts"]
-    except (OSError, ValueError, KeyError, EOFError):  # absent, or damaged: it is only a cache
+            names, stamps, table = saved["names"].tolist(), saved["stamps"].tolist(), saved["counts"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent, or damaged: it is only a cache
         return {}
+    counts = np.pad(table, ((0, 0), (0, 256 - table.shape[1]))).astype(np.int64)
     return {name: (tuple(stamp), row) for name, stamp, row in zip(names, stamps, counts, strict=True)}

@@ -172,22 +172,20 @@ class Project:
         ProjectError
             When the same file is registered already.
         """
-        path = Path(path).expanduser().resolve()
-        micrograph = read_micrograph(path, frame=frame)
-        wanted = path.stem if frame is None else f"{path.stem}_frame{frame}"
-        record = MicrographRecord(
-            stem=wanted,
-            path=path,
-            checksum=checksum(path),
-            frame=frame,
-            height=micrograph.shape[0],
-            width=micrograph.shape[1],
-            pixel_size_nm=pixel_size_nm or micrograph.pixel_size_nm,
-            specimen=specimen or wanted,
-            domain=domain,
-            info_bar=micrograph.info_bar,
-        )
-        added = self._table.add(record, specimen=specimen)
+        micrograph = read_micrograph(Path(path).expanduser().resolve(), frame=frame)
+        return self.register(micrograph, specimen=specimen, domain=domain, pixel_size_nm=pixel_size_nm, frame=frame)
+
+    def register(
+        self,
+        micrograph: Micrograph,
+        *,
+        specimen: str | None = None,
+        domain: str = "default",
+        pixel_size_nm: float | None = None,
+        frame: int | None = None,
+    ) -> MicrographRecord:
+        """As `add_micrograph`, for a file that has been read already."""
+        added = self._table.add(micrograph, specimen=specimen, domain=domain, pixel_size_nm=pixel_size_nm, frame=frame)
         self.annotations.create(added.stem, added.shape)
         return added
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from napari_emtransfer.core.data import project_schema as tables
+from napari_emtransfer.core.data.micrograph import Micrograph
 from napari_emtransfer.core.data.project_database import Database
 from napari_emtransfer.core.data.project_records import (
     MicrographRecord,
@@ -52,26 +53,44 @@ class MicrographTable:
         """The record of a file with this checksum (and frame of a stack), under whatever name."""
         return next((r for r in self.all() if r.checksum == digest and r.frame == frame), None)
 
-    def add(self, record: MicrographRecord, *, specimen: str | None) -> MicrographRecord:
-        """Register a micrograph under its stem, or "stem (2)" where another file has it.
+    def add(
+        self,
+        micrograph: Micrograph,
+        *,
+        specimen: str | None,
+        domain: str,
+        pixel_size_nm: float | None,
+        frame: int | None,
+    ) -> MicrographRecord:
+        """Register a file under its stem, or "stem (2)" where another file has it; that is its specimen by default.
 
         Raises
         ------
         ProjectError
             When the very same file is registered already.
         """
+        if micrograph.path is None:
+            raise ValueError("a micrograph without a file cannot be registered")
+        digest = checksum(micrograph.path)
         with self._database.writing() as connection:
             present = self._read(connection)
-            for other in present:
-                if (other.checksum, other.frame) == (record.checksum, record.frame):
-                    raise ProjectError(
-                        f"The file {str(record.path)!r} is in the project already, as {other.stem!r}.",
-                        "A micrograph can be added once; a copy of it would end up in training and in validation.",
-                    )
-            stem = unique_stem(record.stem, (other.stem for other in present))
-            added = record.model_copy(update={"stem": stem, "specimen": specimen or stem})
-            connection.execute(_TABLE.insert().values(**self._row(added)))
-        return added
+            _refuse_twin(micrograph.path, digest, frame, present)
+            wanted = micrograph.path.stem if frame is None else f"{micrograph.path.stem}_frame{frame}"
+            stem = unique_stem(wanted, (other.stem for other in present))
+            record = MicrographRecord(
+                stem=stem,
+                path=micrograph.path,
+                checksum=digest,
+                frame=frame,
+                height=micrograph.shape[0],
+                width=micrograph.shape[1],
+                pixel_size_nm=pixel_size_nm or micrograph.pixel_size_nm,
+                specimen=specimen or stem,
+                domain=domain,
+                info_bar=micrograph.info_bar,
+            )
+            connection.execute(_TABLE.insert().values(**self._row(record)))
+        return record
 
     def update(self, stem: str, **changes: Any) -> MicrographRecord:
         """Change fields of a record; values are checked as those of `MicrographRecord`."""
@@ -145,6 +164,15 @@ class MicrographTable:
         values = record.model_dump(exclude={"path"})
         size = file_size(record.path) if record.path.exists() else None
         return values | {"path": stored_path(record.path, self._root)} | ({"size_bytes": size} if size else {})
+
+
+def _refuse_twin(path: Path, digest: str, frame: int | None, present: list[MicrographRecord]) -> None:
+    for other in present:
+        if (other.checksum, other.frame) == (digest, frame):
+            raise ProjectError(
+                f"The file {str(path)!r} is in the project already, as {other.stem!r}.",
+                "A micrograph can be added once; a copy of it could end up in training and in validation.",
+            )
 
 
 def _is_same(path: Path, digest: str) -> bool:
