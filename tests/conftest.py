@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before numpy, torch or Qt are imported: one thread each, and no spinning while another test computes.
+import pytest
+
+# Before any test imports numpy, torch or Qt: one thread each, and no spinning while another test computes.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("QT_API", "pyqt6")
-
-import pytest
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ _CHUNK_PX = 2048
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """napari's question whether we read `path` (or all of several paths): a reader, or None."""
+    """Whether we read `path` (or all of several paths), as napari asks it: a reader, or None."""
     from napari_emtransfer.core.data.readers.sniff import SUFFIXES
 
     paths = _as_list(path)
@@ -63,12 +63,12 @@ def _layer(micrograph: Micrograph, suffix: str = "") -> LayerData:
 
 def _stack_layer(path: Path, first: Micrograph, n_frames: int) -> LayerData:
     import dask.array as da
-    from dask import delayed
+    from dask.delayed import delayed
 
     frame = delayed(_read_frame, pure=True)
     dtype = first.pixels.dtype.newbyteorder("=")
-    frames = [da.from_delayed(frame(path, i), first.shape, dtype) for i in range(n_frames)]
-    return da.stack(frames), _attributes(first, 3), "image"
+    frames = [da.from_delayed(frame(path, i), first.shape, dtype) for i in range(n_frames)]  # type: ignore[no-untyped-call]
+    return da.stack(frames), _attributes(first, 3), "image"  # type: ignore[no-untyped-call]
 
 
 def _read_frame(path: Path, index: int) -> Any:
@@ -86,7 +86,7 @@ def _pixels(micrograph: Micrograph) -> Any:
         return values.astype(values.dtype.newbyteorder("="), copy=False)  # OpenGL takes this machine's order only
     import dask.array as da
 
-    return da.from_array(pixels, chunks=_CHUNK_PX)
+    return da.from_array(pixels, chunks=_CHUNK_PX)  # type: ignore[no-untyped-call]
 
 
 def _attributes(micrograph: Micrograph, ndim: int) -> dict[str, Any]:

@@ -94,4 +94,4 @@ def _is_bar(levels: Levels, is_background: NDArray[np.bool_], background: int) -
     written = 0.005 <= text[inner].mean() <= 0.45
     # Letters change between background and text many times along a row, a single bright object does not.
     changes = np.count_nonzero(np.diff(text[inner], axis=1), axis=1)
-    return bool(noise_free and full and written and np.percentile(changes, 75) >= 8)
+    return bool(noise_free and full and written and np.count_nonzero(changes >= 8) >= 5)

@@ -6,15 +6,19 @@ Centres therefore map as (i + ½)·N/n − ½ (half-pixel centres), for images, 
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from napari_emtransfer.core.data.intensity import IntensityScale
+from napari_emtransfer.core.data.labels import UNLABELLED
 from napari_emtransfer.core.data.micrograph import Micrograph
 from napari_emtransfer.core.data.tiles import Window
 
 Shape = tuple[int, int]
+_BAND_ROWS: Final = 512  # what is shrunk at once: memory does not grow with the mask
 
 
 class WorkingView:
@@ -99,9 +103,17 @@ def working_shape(native: Shape, scale: float) -> Shape:
 
 
 def resample_mask(mask: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
-    """Mask (H, W) → mask of `shape` by the nearest pixel: label values are never mixed."""
-    rows, columns = (_nearest(n, m) for n, m in zip(mask.shape, shape, strict=True))
-    return mask[rows[:, None], columns[None, :]]
+    """Mask (H, W) → mask of `shape`; label values are never mixed.
+
+    Enlarging takes the nearest pixel. Shrinking takes the value with the largest area inside the new pixel: the
+    nearest one would move every edge the same way (at half the size the centres tie). Unlabelled area counts half,
+    so that thin strokes survive.
+    """
+    if shape[0] >= mask.shape[0] or shape[1] >= mask.shape[1]:
+        rows, columns = (_nearest(n, m) for n, m in zip(mask.shape, shape, strict=True))
+        return mask[rows[:, None], columns[None, :]]
+    bands = range(0, shape[0], _BAND_ROWS)
+    return np.concatenate([_majority(mask, shape, y, min(y + _BAND_ROWS, shape[0])) for y in bands])
 
 
 def resample_probabilities(probabilities: NDArray[np.float32], shape: Shape) -> NDArray[np.float32]:
@@ -109,6 +121,32 @@ def resample_probabilities(probabilities: NDArray[np.float32], shape: Shape) -> 
     rows, _, _ = _kernel(probabilities.shape[1], shape[0], 0, shape[0])
     columns, _, _ = _kernel(probabilities.shape[2], shape[1], 0, shape[1])
     return np.stack([_apply(rows, columns, plane) for plane in probabilities])
+
+
+def _majority(mask: NDArray[np.uint8], shape: Shape, start: int, stop: int) -> NDArray[np.uint8]:
+    """Rows start..stop of a shrunk mask: the value that covers most of each pixel."""
+    rows, y0, y1 = _area_kernel(mask.shape[0], shape[0], start, stop)
+    columns, x0, x1 = _area_kernel(mask.shape[1], shape[1], 0, shape[1])
+    native = mask[y0:y1, x0:x1]
+    values = np.unique(native)
+    best = np.full((stop - start, shape[1]), -1.0, np.float32)
+    winner = np.zeros(best.shape, np.uint8)
+    for value in (*values[values != UNLABELLED], *values[values == UNLABELLED]):  # labels win ties
+        area = _apply(rows, columns, (native == value).astype(np.float32))
+        area *= 0.5 if value == UNLABELLED else 1.0
+        wins = area > best + 1e-5  # a tie within rounding is a tie
+        winner[wins], best[wins] = value, area[wins]
+    return winner
+
+
+def _area_kernel(n_from: int, n_to: int, start: int, stop: int) -> tuple[csr_array, int, int]:
+    """Weights of one axis when shrinking: the part of each target pixel that a source pixel covers."""
+    ratio = n_from / n_to
+    left = np.arange(start, stop) * ratio
+    taps = np.floor(left).astype(int)[:, None] + np.arange(int(np.ceil(ratio)) + 1)
+    covered = np.minimum(taps + 1, left[:, None] + ratio) - np.maximum(taps, left[:, None])
+    covered[taps >= n_from] = 0
+    return _to_matrix(taps, np.maximum(covered, 0) / ratio)
 
 
 def _nearest(n_from: int, n_to: int) -> NDArray[np.intp]:
@@ -143,12 +181,15 @@ def _kernel(n_from: int, n_to: int, start: int, stop: int) -> tuple[csr_array, i
     taps = np.floor(centres - radius).astype(int)[:, None] + np.arange(int(np.ceil(2 * radius)) + 2)
     weights = np.maximum(0, 1 - np.abs(taps - centres[:, None]) / radius)
     weights[(taps < 0) | (taps >= n_from)] = 0
-    weights /= weights.sum(axis=1, keepdims=True)
-    used = taps[weights > 0]
-    first, last = int(used.min()), int(used.max()) + 1
-    row = np.broadcast_to(np.arange(stop - start)[:, None], taps.shape)
+    return _to_matrix(taps, weights / weights.sum(axis=1, keepdims=True))
+
+
+def _to_matrix(taps: NDArray[np.intp], weights: NDArray[np.float64]) -> tuple[csr_array, int, int]:
+    """Source pixels and their weights (n, k) → sparse matrix (n, last − first), first and last source pixel."""
     keep = weights > 0
-    matrix = csr_array((weights[keep], (row[keep], taps[keep] - first)), shape=(stop - start, last - first))
+    first, last = int(taps[keep].min()), int(taps[keep].max()) + 1
+    row = np.broadcast_to(np.arange(len(taps))[:, None], taps.shape)
+    matrix = csr_array((weights[keep], (row[keep], taps[keep] - first)), shape=(len(taps), last - first))
     return matrix.astype(np.float32), first, last
 
 
