@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from napari_emtransfer.core.data.import_dataset import Progress
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.synth.sample import CLASSES, PIXEL_SIZE_NM, write_sample_dataset
 from napari_emtransfer.session.state import AddReport, Failure
 
 DEFAULT_DOMAIN = "default"
-Progress = Callable[[int, int], None]
 
 
 def add_files(
@@ -38,7 +38,7 @@ def add_files(
         except OSError as error:
             failures.append(Failure(path, f"{path.name} cannot be read: {error.strerror or error}.", "Check the file."))
         if progress:
-            progress(done, len(paths))
+            progress(done, len(paths), path.name)
     return AddReport(tuple(added), tuple(failures), tuple(notices))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,10 +28,20 @@ _LEFT_OUT = ("done", "skipped")
 
 
 class LabellingController:
-    """What the user paints, and where. All methods belong to the thread of the views."""
+    """What the user paints, and where. All methods belong to the thread of the views.
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    Parameters
+    ----------
+    on_painted
+        Told (stem, window) of every change of labels.
+    on_look
+        Told whether another micrograph is shown, after the signals of a new micrograph or tile.
+    """
+
+    def __init__(
+        self, context: Context, on_painted: Callable[[str, Window], None], on_look: Callable[[bool], None]
+    ) -> None:
+        self._context, self._on_painted, self._on_look = context, on_painted, on_look
         self._annotations: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
         self._saver: AutoSaver | None = None
         self._book: TileBook | None = None
@@ -68,6 +79,8 @@ class LabellingController:
             self._annotations.pop(stem, None)
         if self.current is not None and self.current not in {r.stem for r in self._context.records}:
             self.show(None)
+        elif self.tile is not None and not self._book.knows(self.tile):
+            self._look_at(self.current, None)  # another pixel size, another grid
 
     def forget(self, stem: str) -> None:
         """The micrograph leaves the project."""
@@ -107,6 +120,7 @@ class LabellingController:
             self._write_state(tile, "started")
         if begun:
             self._context.signals.tile_states_changed.emit(stem)
+        self._on_painted(stem, window)
         self._set_save_state(SaveState(True, self.save_state.failing, self.save_state.message, self.save_state.hint))
 
     def tick(self) -> None:
@@ -238,6 +252,7 @@ class LabellingController:
             self._context.signals.current_changed.emit(stem)
         if tile != before[1]:
             self._context.signals.tile_changed.emit(tile)
+        self._on_look(stem != before[0])
 
     def _mark(self, tile: Tile | None, state: TileState) -> None:
         tile = tile or self.tile

@@ -22,7 +22,6 @@ from napari_emtransfer.core.events import (
 )
 from napari_emtransfer.session.context import Context
 from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StoredPrediction
-from napari_emtransfer.session.runs import newest_model
 from napari_emtransfer.session.state import EngineState
 from napari_emtransfer.worker.protocol import PredictRequest
 from napari_emtransfer.worker.runners import Engine, Runner
@@ -96,11 +95,6 @@ class PredictionController:
         self._set_engine(EngineState())
 
     # ---- requests
-
-    def open(self) -> None:
-        """A project was opened: its newest model is the one to predict with."""
-        newest = newest_model(self._context.require_project())
-        self.use_model(newest.id if newest else None)
 
     def reset(self) -> None:
         """The project was closed."""

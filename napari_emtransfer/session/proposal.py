@@ -9,10 +9,11 @@ import numpy as np
 
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.errors import LabelError, SplitError
+from napari_emtransfer.session.runs import newest_to_go_on_from
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
-    from napari_emtransfer.core.data.run import RunRecord
+    from napari_emtransfer.core.data.run import Run
 
 FEWEST_ITERATIONS, MOST_ITERATIONS = 100, 1000
 FINE_TUNE_LEARNING_RATE = 3e-4
@@ -70,30 +71,35 @@ def check_trainable(project: Project, config: TrainConfig) -> None:
     _check_names(project, config)
 
 
-def propose(labels: LabelSurvey, earlier: RunRecord | None) -> tuple[TrainConfig, str]:
-    """What the program proposes for these labels, and the sentence that says why.
-
-    Parameters
-    ----------
-    labels
-        What is labelled.
-    earlier
-        The newest run with a usable model, or None.
-    """
+def propose(project: Project) -> tuple[TrainConfig, str]:
+    """What the program proposes for the labels of a project, and the sentence that says why."""
+    labels, earlier = survey(project), newest_to_go_on_from(project)
     fresh = int(np.clip(200 + 10 * labels.n_tiles, FEWEST_ITERATIONS, MOST_ITERATIONS))
     if earlier is None:
         config = TrainConfig(strategy="scratch", weights="none", iterations=fresh)
         return config, f"{_found(labels)} → train from scratch, {fresh} iterations.{_caveat(labels)}"
     iterations = max(FEWEST_ITERATIONS, fresh // 2)
-    config = TrainConfig(
-        strategy="fine-tune",
-        weights=f"run:{earlier.id}",
-        iterations=iterations,
-        learning_rate=FINE_TUNE_LEARNING_RATE,
-    )
+    config = _going_on(project.run(earlier.id), iterations, labels)
     reached = "" if earlier.mean_iou is None else f" (mean IoU {earlier.mean_iou:.2f})"
     reason = f"{_found(labels)} → go on from run {earlier.id}{reached}, {iterations} iterations.{_caveat(labels)}"
     return config, reason
+
+
+def _going_on(run: Run, iterations: int, labels: LabelSurvey) -> TrainConfig:
+    """The same network on the same held-out ground: a ground that the earlier run has learnt from would flatter."""
+    before = TrainConfig.model_validate(run.config)
+    held_out = {r.micrograph for r in run.split().validation if r.window is None} if before.split is None else set()
+    return before.model_copy(
+        update={
+            "strategy": "fine-tune",
+            "weights": f"run:{run.id}",
+            "iterations": iterations,
+            "learning_rate": FINE_TUNE_LEARNING_RATE,
+            "encoder_learning_rate": None,
+            "train": (),
+            "validation": tuple(sorted(held_out & set(labels.stems))),
+        }
+    )
 
 
 def _found(labels: LabelSurvey) -> str:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from napari_emtransfer.core.data.tiles import Tile, Window
+from napari_emtransfer.core.data.tiles import Tile
 from napari_emtransfer.session.state import TileGround
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
     from napari_emtransfer.core.data.run import Run, RunRecord
+    from napari_emtransfer.core.data.splits import Region
 
 
 def newest_model(project: Project) -> RunRecord | None:
     """The newest training run with a checkpoint to predict with: finished, or ended early with its work banked."""
+    return _newest(project, lambda run: run.has_checkpoint)
+
+
+def newest_to_go_on_from(project: Project) -> RunRecord | None:
+    """The newest training run whose best checkpoint another training can start from."""
+    return _newest(project, lambda run: run.checkpoint_path("best").is_file())
+
+
+def _newest(project: Project, suits: Callable[[Run], bool]) -> RunRecord | None:
     ended = [r for r in project.runs() if r.kind == "train" and r.status not in ("starting", "running")]
     newest_first = sorted(ended, key=lambda record: record.created, reverse=True)
-    return next((record for record in newest_first if project.run(record.id).has_checkpoint), None)
+    return next((record for record in newest_first if suits(project.run(record.id))), None)
 
 
 class TrainingGround:
@@ -34,8 +44,8 @@ class TrainingGround:
         return self._known[tile]
 
     def _look(self, tile: Tile) -> TileGround:
-        seen = [(run, part) for run in self._runs for part in _training_parts(run, tile)]
-        if any(run.labels.read(tile.micrograph, part).any() for run, part in seen):
+        seen = [(run, region) for run in self._runs for region in _training_regions(run, tile.micrograph)]
+        if any(_learnt_from(run, region, tile) for run, region in seen):
             return "training tile"
         return "training micrograph" if seen else "held-out"
 
@@ -48,12 +58,13 @@ def _with_ancestors(project: Project, run_id: str) -> Iterator[Run]:
         current = parents.pop(current)
 
 
-def _training_parts(run: Run, tile: Tile) -> Iterator[Window]:
-    """Parts of a tile that lie on the run's training ground."""
-    if not (run.root / "split.json").is_file() or tile.micrograph not in run.labels:
-        return
-    for region in run.split().train:
-        if region.micrograph == tile.micrograph:
-            part = tile.window if region.window is None else tile.window.intersection(region.window)
-            if part is not None:
-                yield part
+def _training_regions(run: Run, stem: str) -> list[Region]:
+    if not (run.root / "split.json").is_file() or stem not in run.labels:
+        return []
+    return [region for region in run.split().train if region.micrograph == stem]
+
+
+def _learnt_from(run: Run, region: Region, tile: Tile) -> bool:
+    """Whether labels of this tile were among those that the run was trained on."""
+    part = tile.window if region.window is None else tile.window.intersection(region.window)
+    return part is not None and bool(run.labels.read(tile.micrograph, part).any())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_emtransfer.core.data.import_dataset import ImportReport, Progress, import_dataset
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.micrograph import Micrograph
 from napari_emtransfer.core.data.project import Project
@@ -13,7 +14,7 @@ from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.context import Context
-from napari_emtransfer.session.importing import DEFAULT_DOMAIN, Progress, add_files, make_sample_project
+from napari_emtransfer.session.importing import DEFAULT_DOMAIN, add_files, make_sample_project
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.measuring import MeasuringController
 from napari_emtransfer.session.messages import (
@@ -27,6 +28,7 @@ from napari_emtransfer.session.messages import (
 )
 from napari_emtransfer.session.notices import project_notices
 from napari_emtransfer.session.prediction import PredictionController
+from napari_emtransfer.session.runs import newest_model
 from napari_emtransfer.session.signals import SessionSignals
 from napari_emtransfer.session.state import AddReport, Phase, ProjectNotice, Readouts
 from napari_emtransfer.session.training import TrainingController
@@ -49,15 +51,14 @@ class Session:
     def __init__(self, runner: Runner | None = None) -> None:
         self._context = Context()
         runner = runner or LocalProcessRunner()
-        self.labelling = LabellingController(self._context)
+        self.labelling = LabellingController(
+            self._context, lambda stem, window: self.measuring.touched(stem, window), self._looked
+        )
         self.prediction = PredictionController(self._context, runner)
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction)
         self.visible: Window | None = None
         self._closed = False
-        self.signals.current_changed.connect(self._shown)
-        self.signals.tile_changed.connect(lambda _: self.measuring.refresh())
-        self.signals.model_changed.connect(lambda _: self.measuring.model_changed())
 
     # ---- state
 
@@ -158,7 +159,7 @@ class Session:
         pixel_size_nm: float | None = None,
         progress: Progress | None = None,
     ) -> AddReport:
-        """Add files to the project, on any thread; `progress(done, total)` is called there too."""
+        """Add files to the project, on any thread; `progress(done, total, name)` is called there too."""
         report = add_files(
             self._context.require_project(),
             [Path(path) for path in paths],
@@ -170,10 +171,8 @@ class Session:
         self._context.inbox.put(MicrographsChanged(report.added))
         return report
 
-    def import_dataset(self, folder: Path | str, *, progress: Progress | None = None) -> Any:
+    def import_dataset(self, folder: Path | str, *, progress: Progress | None = None) -> ImportReport:
         """Import images, masks and classes of a labelled folder, on any thread; `progress` is called there too."""
-        from napari_emtransfer.core.data.import_dataset import import_dataset
-
         report = import_dataset(self._context.require_project(), Path(folder), progress=progress)
         self._context.inbox.put(MicrographsChanged(tuple(report.micrographs), labels=True))
         return report
@@ -218,6 +217,12 @@ class Session:
         visible = self.visible or (self.tile.window if self.tile else None)
         return self.prediction.request(self.current, visible)
 
+    def use_model(self, run_id: str | None) -> None:
+        """Predict and measure with the model of this run from now on."""
+        self.prediction.use_model(run_id)
+        self.measuring.model_changed()
+        self.predict_current()
+
     # ---- events
 
     def wait_events(self, timeout: float = 0.05) -> list[Message]:
@@ -244,8 +249,8 @@ class Session:
             case NoticePosted():
                 self.signals.notice_posted.emit(message.message, message.hint)
             case _:
-                if self.training.apply(message):
-                    self._training_ended()
+                if self.training.apply(message) and self.training.state.phase in (Phase.FINISHED, Phase.CANCELLED):
+                    self._use_newest_model()
 
     def drain(self, timeout: float = 0.0) -> int:
         """For programs without a bridge: wait, apply all that came, and return how many messages that were."""
@@ -275,22 +280,20 @@ class Session:
         self._context.refresh_records()
         self.labelling.open(project)
         self.signals.project_changed.emit()
-        self.prediction.open()
+        self._use_newest_model()
         self.prediction.start_engine()
 
-    def _shown(self, _stem: str | None) -> None:
-        self.visible = None
-        self.predict_current()
+    def _looked(self, elsewhere: bool) -> None:
+        if elsewhere:
+            self.visible = None
+            self.predict_current()
+        self.measuring.refresh()
 
     def _micrographs_changed(self, relabelled: tuple[str, ...]) -> None:
         self._context.refresh_records()
         self.labelling.micrographs_changed(relabelled)
         self.signals.micrographs_changed.emit()
 
-    def _training_ended(self) -> None:
-        """A run that has left a model becomes the one to predict with, and what is shown is predicted again."""
-        if self.training.state.phase in (Phase.FINISHED, Phase.CANCELLED):
-            before = self.prediction.model_run
-            self.prediction.open()
-            if self.prediction.model_run != before:
-                self.predict_current()
+    def _use_newest_model(self) -> None:
+        newest = newest_model(self._context.require_project())
+        self.use_model(newest.id if newest else None)

@@ -132,8 +132,8 @@ class TileReadout:
     """The prediction measured on the labelled pixels of one tile.
 
     `iou` has one entry per class; None where the class is absent from label and prediction. `phase_fractions` are those
-    of the prediction over the whole tile. `ground` says whether the model learnt from this tile, from other tiles of
-    the same training region, or has never seen it.
+    of the prediction over the whole tile. `ground` says whether the model learnt from labels of this tile, from
+    other places of the same micrograph, or never saw the micrograph.
     """
 
     iou: Mapping[str, float | None]

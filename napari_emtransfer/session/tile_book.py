@@ -15,7 +15,7 @@ from napari_emtransfer.session.tile_order import interleave, spread
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
-    from napari_emtransfer.core.data.project_records import MicrographRecord, TileState
+    from napari_emtransfer.core.data.project_records import MicrographRecord, ProjectSettings, TileState
 
 ReadLabels = Callable[[str, Window], NDArray[np.uint8]]
 TileKey = tuple[str, int, int]
@@ -36,7 +36,9 @@ class TileBook:
         self._project = project
         self._read_labels = read_labels
         self._grids: dict[str, TileGrid] = {}
+        self._made_for: dict[str, tuple[ProjectSettings, float | None]] = {}
         self._states: dict[TileKey, TileState] = {}
+        self._labelled_whole: set[str] = set()
         self._labelled: dict[TileKey, float] = {}
         self._specimens: dict[str, list[str]] = {}
         self.by_specimen: dict[str, list[Tile]] = {}
@@ -45,11 +47,17 @@ class TileBook:
     def update(self, records: Iterable[MicrographRecord]) -> None:
         """Micrographs have come, gone, or changed their specimen or pixel size."""
         before, self._grids, self._specimens = self._grids, {}, defaultdict(list)
+        settings = self._project.settings
+        made_for, self._made_for = self._made_for, {}
         for record in records:
-            self._specimens[record.specimen].append(record.stem)
-            self._grids[record.stem] = self._project.tile_grid(record.stem)
-            if record.stem not in before or _size(before[record.stem]) != _size(self._grids[record.stem]):
-                self._read_states(record.stem)
+            stem = record.stem
+            self._specimens[record.specimen].append(stem)
+            self._made_for[stem] = (settings, record.pixel_size_nm)  # what a grid depends on
+            if made_for.get(stem) == self._made_for[stem]:
+                self._grids[stem] = before[stem]
+            else:
+                self._grids[stem] = self._project.tile_grid(stem)
+                self._read_states(stem)
         self.by_specimen = {
             specimen: interleave([spread(self._grids[stem]) for stem in stems])
             for specimen, stems in self._specimens.items()
@@ -67,15 +75,21 @@ class TileBook:
     def knows(self, tile: Tile) -> bool:
         """Whether the tile is still one of the project's."""
         grid = self._grids.get(tile.micrograph)
-        return grid is not None and tile.row < grid.n_rows and tile.column < grid.n_columns
+        return (
+            grid is not None
+            and tile.row < grid.n_rows
+            and tile.column < grid.n_columns
+            and grid.tile(tile.row, tile.column) == tile
+        )
 
     def specimen_of(self, stem: str) -> str | None:
         """The specimen that a micrograph shows."""
         return next((specimen for specimen, stems in self._specimens.items() if stem in stems), None)
 
     def state(self, tile: Tile) -> TileState:
-        """The state of a tile."""
-        return self._states.get(_key(tile), "unlabelled")
+        """The state of a tile; on a micrograph that came with all its pixels labelled, "done" unless said otherwise."""
+        default: TileState = "done" if tile.micrograph in self._labelled_whole else "unlabelled"
+        return self._states.get(_key(tile), default)
 
     def states(self, stem: str) -> dict[tuple[int, int], TileState]:
         """(row, column) → state for every tile of a micrograph."""
@@ -110,17 +124,18 @@ class TileBook:
     @property
     def n_done(self) -> int:
         """Number of tiles that the user has called done."""
-        return sum(state == "done" and key[0] in self._grids for key, state in self._states.items())
+        n_stated = sum(state == "done" and key[0] in self._grids for key, state in self._states.items())
+        whole = [tile for stem in self._labelled_whole & self._grids.keys() for tile in self._grids[stem]]
+        return n_stated + sum(_key(tile) not in self._states for tile in whole)
 
     def _read_states(self, stem: str) -> None:
         self._labelled = {key: value for key, value in self._labelled.items() if key[0] != stem}
         self._states = {key: value for key, value in self._states.items() if key[0] != stem}
         states = self._project.tile_states(stem)
         self._states |= {(stem, row, column): state for (row, column), state in states.items()}
-
-
-def _size(grid: TileGrid) -> tuple[int, int]:
-    return grid.n_rows, grid.n_columns
+        self._labelled_whole.discard(stem)
+        if self._project.annotations.labelled_fraction(stem) == 1:
+            self._labelled_whole.add(stem)
 
 
 def _key(tile: Tile) -> TileKey:

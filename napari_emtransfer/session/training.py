@@ -19,8 +19,7 @@ from napari_emtransfer.core.events import (
     ValidationEnded,
 )
 from napari_emtransfer.session.context import Context
-from napari_emtransfer.session.proposal import check_trainable, propose, survey
-from napari_emtransfer.session.runs import newest_model
+from napari_emtransfer.session.proposal import check_trainable, propose
 from napari_emtransfer.session.state import Curves, Phase, RunState, ValidationPoint
 from napari_emtransfer.worker.protocol import TrainRequest
 from napari_emtransfer.worker.runners import Job, Runner
@@ -54,8 +53,7 @@ class TrainingController:
 
         Reads all labels, which takes a while in a large project; may be called on any thread.
         """
-        project = self._context.require_project()
-        return propose(survey(project), newest_model(project))
+        return propose(self._context.require_project())
 
     def start(self, config: TrainConfig) -> str:
         """Start a training and return the run's id.
@@ -69,22 +67,21 @@ class TrainingController:
         project = self._context.require_project()
         self._save_or_refuse()
         check_trainable(project, config)
-        parent = config.weights.removeprefix("run:") if config.weights.startswith("run:") else None
+        weights, _, ref = config.weights.partition(":")
+        parent = project.run(ref).id if weights == "run" else None
         run = project.create_run("train", config.model_dump(mode="json"), parent=parent)
         self._launch(TrainRequest(run_id=run.id, project=project.root, config=config))
         return run.id
 
     def resume(self, run_id: str) -> str:
-        """Go on with an interrupted run from its last checkpoint, with its own configuration and labels."""
+        """Go on with an interrupted run from its last checkpoint, with its own configuration and labels.
+
+        A run that ended before its first checkpoint begins anew.
+        """
         self._refuse_second()
         project = self._context.require_project()
         self._save_or_refuse()
         run = project.run(run_id)
-        if not run.checkpoint_path("last").exists():
-            raise ProjectError(
-                f"Run {run.id} has no checkpoint to go on from; it ended before the first one was written.",
-                "Start a new training.",
-            )
         config = TrainConfig.model_validate(run.config)
         self._launch(TrainRequest(run_id=run.id, project=project.root, config=config, resume=True))
         return run.id
@@ -123,12 +120,11 @@ class TrainingController:
             self._mark_interrupted(run.id, "The program was closed while it was training.")
 
     def interrupted_runs(self) -> list[RunRecord]:
-        """Runs of the open project that ended without a word and can be resumed, newest first."""
+        """Runs of the open project that were cut short and can be resumed, newest first."""
         project = self._context.project
         if project is None:
             return []
-        ended = [r for r in project.runs() if r.kind == "train" and r.status == "interrupted"]
-        found = [r for r in ended if project.run(r.id).checkpoint_path("last").is_file()]
+        found = [r for r in project.runs() if r.kind == "train" and r.status == "interrupted"]
         return sorted(found, key=lambda r: r.created, reverse=True)
 
     def reset(self) -> None:
@@ -190,11 +186,12 @@ class TrainingController:
                 self._failed(event, state)
 
     def _failed(self, event: RunFailed, state: RunState) -> None:
-        died, resumable = event.kind == DIED, self._has_last_checkpoint()
+        died, hint = event.kind == DIED, event.hint
         if died:
             self._mark_interrupted(state.run_id, event.message)
-        hint = "Resume it from its last checkpoint, or start a new one." if died and resumable else event.hint
-        state = replace(state, hint=hint, resumable=resumable)
+            whence = "from its last checkpoint" if self._has_last_checkpoint() else "from the start"
+            hint = f"Resume it {whence}, or start a new one."
+        state = replace(state, hint=hint, resumable=died)
         if died and self._killed:
             said = f"The training was ended at iteration {state.iteration}."
             self._set(replace(state, phase=Phase.CANCELLED, message=said))

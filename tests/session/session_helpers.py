@@ -103,5 +103,5 @@ def label(project, stem, *, classes=(1, 2)):
 
 def finish(session, timeout=3.0):
     """Apply messages until none comes for a while."""
-    while session.drain(0.2):
+    while session.drain(0.03):
         pass

@@ -212,7 +212,7 @@ def test_next_skips_done_and_skipped_tiles_and_ends_when_nothing_is_left(session
 def test_tiles_with_labels_come_after_empty_ones_and_unsure_ones_last(tmp_path):
     root = make_project(tmp_path / "p", n=2, specimens=("a",), shape=(64, 64))
     with Project.open(root) as project:
-        label(project, "m0")
+        label(project, "m0", classes=(1,))
     session = Session(FakeRunner())
     session.open_project(root)
     assert session.labelling.next_tile().micrograph == "m1"
@@ -243,7 +243,7 @@ def test_previous_and_next_walk_through_the_history(session):
 
 def test_a_done_tile_in_the_history_is_passed_over(session):
     labelling = session.labelling
-    first, second, third = (labelling.next_tile() for _ in range(3))
+    _first, second, third = (labelling.next_tile() for _ in range(3))
     labelling.previous_tile(), labelling.previous_tile()
     labelling.mark_done(second)
     assert labelling.next_tile() == third
@@ -286,6 +286,29 @@ def test_many_micrographs_keep_unsaved_strokes_in_memory(tmp_path, monkeypatch):
     assert session.labelling.annotation("m0")[0, 0] == 1
     monkeypatch.undo()
     session.close()
+
+
+def test_a_micrograph_that_comes_wholly_labelled_is_done(tmp_path):
+    root = make_project(tmp_path / "p", n=2, shape=(128, 128))
+    with Project.open(root) as project:
+        project.annotations.write("m0", None, np.ones((128, 128), np.uint8))
+    session = Session(FakeRunner())
+    session.open_project(root)
+    assert (session.labelling.n_tiles_done, session.labelling.n_tiles) == (4, 8)
+    assert {session.labelling.next_tile().micrograph for _ in range(4)} == {"m1"}
+    session.labelling.mark_unsure(session.labelling.grid("m0").tile(0, 0))
+    assert session.labelling.n_tiles_done == 3
+    session.close()
+
+
+def test_another_pixel_size_makes_another_grid(session, recorder):
+    session.project.update_settings(working_pixel_size_nm=2.0)
+    tile = session.labelling.go_to_point("m0", 100, 100)
+    session.update_micrograph("m0", pixel_size_nm=1.0)
+    assert session.tile is None
+    assert recorder.of("tile_changed") == [(tile,), (None,)]
+    assert session.current == "m0"
+    assert len(session.labelling.grid("m0")) < 6
 
 
 def test_removing_a_micrograph_forgets_its_tiles(session, recorder):
