@@ -22,9 +22,9 @@ def handle(request: Request, emit: Emit, control: RunControl) -> None:
 def _terminal(request: Request, emit: Emit, control: RunControl) -> Terminal:
     if isinstance(request, TrainRequest):
         # A training run keeps a record of its own end, so it makes its own terminal event.
-        from napari_emtransfer.worker import train_handler
+        from napari_emtransfer.worker.train_handler import train
 
-        return train_handler.train(request, emit, control)
+        return train(request, emit, control)
     return terminal_of(request.run_id, control, lambda: _result(request, emit, control))
 
 
@@ -33,13 +33,13 @@ def _result(request: WarmRequest | PredictRequest | EvaluateRequest, emit: Emit,
         case WarmRequest():
             return _warm(request, emit)
         case PredictRequest():
-            from napari_emtransfer.worker import predict_handler
+            from napari_emtransfer.worker.predict_handler import predict
 
-            return predict_handler.predict(request, emit, control)
+            return predict(request, emit, control)
         case EvaluateRequest():
-            from napari_emtransfer.worker import evaluate_handler
+            from napari_emtransfer.worker.evaluate_handler import evaluate
 
-            return evaluate_handler.evaluate(request, emit, control)
+            return evaluate(request, emit, control)
 
 
 def _warm(request: WarmRequest, emit: Emit) -> dict[str, Any]:
