@@ -28,7 +28,7 @@ from napari_emtransfer.core.data.readers.image_data import (
     to_grey,
     truncated,
 )
-from napari_emtransfer.core.data.readers.units import pixel_size
+from napari_emtransfer.core.data.readers.units import is_reciprocal, pixel_size
 from napari_emtransfer.core.errors import NotAMicrographError, UnreadableFileError
 
 Signal = Mapping[str, Any]
@@ -99,7 +99,7 @@ def to_image(path: Path, signals: Sequence[Signal], frame: int | None) -> ImageD
         When there are only spectra or 4D-STEM sets; StackError when one of several images must be chosen.
     """
     stacks, refusals = [], []
-    for signal in signals:
+    for signal in map(_oriented, signals):
         try:
             stacks.append(_as_stack(path, signal))
         except NotAMicrographError as error:
@@ -113,6 +113,21 @@ def to_image(path: Path, signals: Sequence[Signal], frame: int | None) -> ImageD
             break
         chosen -= stack.n_frames
     return _image(path, stack.signal, chosen)
+
+
+def _oriented(signal: Signal) -> Signal:
+    """The signal with its axes in the order (frames, y, x) or (y, x, energy).
+
+    rosettasciio transposes every EMD of Berkeley's kind, as HyperSpy writes them transposed; microscopes do not.
+    """
+    axes = signal["axes"]
+    names = [str(axis.get("name", "")).casefold() for axis in axes]
+    units = [str(axis.get("units", "")) for axis in axes]
+    is_mirrored = names[:1] == ["x"] and "y" in names
+    starts_with_signal = len(axes) > 2 and (_is_energy(axes[0]) or (is_reciprocal(units[0]) > is_reciprocal(units[-1])))
+    if not (is_mirrored or starts_with_signal):
+        return signal
+    return {**signal, "data": signal["data"].transpose(), "axes": axes[::-1]}
 
 
 def _as_stack(path: Path, signal: Signal) -> _Stack:

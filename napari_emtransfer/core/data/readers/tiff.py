@@ -67,15 +67,25 @@ def _pixels(path: Path, tif: tifffile.TiffFile, series: Any, index: int) -> Pixe
         values = tifffile.memmap(path, series=tif.series.index(series), mode="r")
         return Plane(values, flatten_planes(values, index))
     if page.imagewidth * page.imagelength > MAX_INSPECTED_PIXELS:
-        return _lazy(path, tif.series.index(series), index)
+        lazy = _lazy(path, tif.series.index(series), index)
+        if lazy is not None:
+            return lazy
     return _load(path, series, index)
 
 
-def _lazy(path: Path, series_index: int, index: int) -> Pixels:
+def _lazy(path: Path, series_index: int, index: int) -> Pixels | None:
+    """The plane through Zarr, chunk by chunk; None where its compression needs a package that is not installed."""
     import zarr
 
     values: Any = zarr.open(tifffile.imread(path, aszarr=True, series=series_index, level=0), mode="r")
-    return Plane(values, flatten_planes(values, index))
+    plane = Plane(values, flatten_planes(values, index))
+    try:
+        np.asarray(plane[0:1, 0:1])
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        return None
+    return plane
 
 
 def _load(path: Path, series: Any, index: int) -> NDArray[Any]:
