@@ -60,6 +60,7 @@ def stroke(i):
     return Window(y0=y, x0=x, y1=y + STROKE_PX, x1=x + STROKE_PX)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="painters are forked")
 def test_no_acknowledged_stroke_is_lost_by_kill_9(tmp_path):
     make_project(tmp_path / "p", tmp_path).close()
