@@ -75,8 +75,10 @@ class LabellingController:
             return
         self._book.update(self._context.records)
         self._book.forget_labels(relabelled)
-        for stem in relabelled:
-            self._annotations.pop(stem, None)
+        for stem in self._annotations.keys() & set(relabelled):
+            self._annotations[stem][:] = self._context.require_project().annotations.read(stem)
+        if self.current in relabelled:
+            self._context.signals.current_changed.emit(self.current)  # the same one, with other labels
         if self.current is not None and self.current not in {r.stem for r in self._context.records}:
             self.show(None)
         elif self.tile is not None and not self._book.knows(self.tile):

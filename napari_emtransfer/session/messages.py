@@ -59,7 +59,7 @@ class SaveFailed:
 
 @dataclass(frozen=True)
 class MicrographsChanged:
-    """Another thread has added micrographs or labels to the project."""
+    """Another thread has added micrographs to the project or, with `labels`, classes and the labels of `stems`."""
 
     stems: tuple[str, ...] = ()
     labels: bool = False

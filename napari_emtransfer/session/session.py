@@ -106,8 +106,7 @@ class Session:
         """What should be pointed out about the project as a whole."""
         if self.project is None:
             return []
-        settings = self.project.settings
-        return project_notices(self.records, len(self.schema), settings.working_pixel_size_nm)
+        return project_notices(self.records, len(self.schema), self.project.settings.working_pixel_size_nm)
 
     # ---- project
 
@@ -144,6 +143,7 @@ class Session:
         fresh = LabelSchema.from_names(names).classes
         chosen = colors or [known.get(c.name, c.color) for c in fresh]
         classes = tuple(c.model_copy(update={"color": color}) for c, color in zip(fresh, chosen, strict=True))
+        self.labelling.save_now()  # a class that is painted is not to be taken away
         project.set_schema(LabelSchema(classes=classes))
         self.signals.schema_changed.emit()
         self.measuring.refresh()
@@ -173,8 +173,9 @@ class Session:
 
     def import_dataset(self, folder: Path | str, *, progress: Progress | None = None) -> ImportReport:
         """Import images, masks and classes of a labelled folder, on any thread; `progress` is called there too."""
+        self.labelling.save_now()  # what is painted is kept: the import leaves it alone
         report = import_dataset(self._context.require_project(), Path(folder), progress=progress)
-        self._context.inbox.put(MicrographsChanged(tuple(report.micrographs), labels=True))
+        self._context.inbox.put(MicrographsChanged(report.labelled, labels=True))
         return report
 
     def open_micrograph(self, stem: str) -> Micrograph:
@@ -184,18 +185,18 @@ class Session:
     def update_micrograph(self, stem: str, **changes: Any) -> None:
         """Correct specimen, domain or pixel size of a micrograph."""
         self._context.require_project().update_micrograph(stem, **changes)
-        self._micrographs_changed(())
+        self._micrographs_changed()
 
     def remove_micrograph(self, stem: str) -> None:
         """Take a micrograph and its labels out of the project; the image file stays."""
         self.labelling.forget(stem)
         self._context.require_project().remove_micrograph(stem)
-        self._micrographs_changed(())
+        self._micrographs_changed()
 
     def relocate(self, stem: str, path: Path | str) -> None:
         """Say where a moved file is now."""
         self._context.require_project().relocate(stem, Path(path))
-        self._micrographs_changed(())
+        self._micrographs_changed()
 
     # ---- looking
 
@@ -243,9 +244,7 @@ class Session:
             case StrokesSaved() | SaveFailed():
                 self.labelling.apply(message)
             case MicrographsChanged():
-                self._micrographs_changed(message.stems if message.labels else ())
-                if message.labels:
-                    self.signals.schema_changed.emit()
+                self._micrographs_changed(message.stems if message.labels else (), classes=message.labels)
             case NoticePosted():
                 self.signals.notice_posted.emit(message.message, message.hint)
             case _:
@@ -289,8 +288,10 @@ class Session:
             self.predict_current()
         self.measuring.refresh()
 
-    def _micrographs_changed(self, relabelled: tuple[str, ...]) -> None:
+    def _micrographs_changed(self, relabelled: tuple[str, ...] = (), *, classes: bool = False) -> None:
         self._context.refresh_records()
+        if classes:
+            self.signals.schema_changed.emit()
         self.labelling.micrographs_changed(relabelled)
         self.signals.micrographs_changed.emit()
 

@@ -243,8 +243,9 @@ class TrainingController:
             project.run(run_id).update("interrupted", message=message)
 
     def _new_curves(self, run_id: str | None) -> None:
-        self.curves = Curves(run_id)
-        self._context.signals.curves_changed.emit()
+        if self.curves != Curves(run_id):
+            self.curves = Curves(run_id)
+            self._context.signals.curves_changed.emit()
 
     def _set(self, state: RunState) -> None:
         if state != self.state:
