@@ -140,7 +140,8 @@ def tessellate(y: Field, x: Field, points: Field, weights: Field) -> tuple[NDArr
     k = min(_NEIGHBOURS, len(points))
     distances, nearest = cKDTree(lifted).query(pixels, k=k)
     power = distances**2
-    apart = np.linalg.norm(points[nearest[:, 1:]] - points[nearest[:, :1]], axis=2)
+    py, px = points[:, 0][nearest], points[:, 1][nearest]
+    apart = np.hypot(py[:, 1:] - py[:, :1], px[:, 1:] - px[:, :1])
     boundary = ((power[:, 1:] - power[:, :1]) / (2 * apart)).min(axis=1)
     return nearest[:, 0].reshape(y.shape), boundary.reshape(y.shape)
 

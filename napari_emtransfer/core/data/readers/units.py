@@ -67,5 +67,6 @@ def _doubtful(scales: Sequence[float], units: Sequence[str]) -> tuple[Problem, .
 
 def _normalise(unit: str) -> str:
     # EMD writes [n_m]; ImageJ escapes µ; there are two µ in Unicode.
-    text = "".join(unit.split()).strip("[]").replace("_", "").replace("\\u00B5", "u").replace("µ", "u").replace("μ", "u")
+    text = "".join(unit.split()).strip("[]").replace("_", "")
+    text = text.replace("\\u00B5", "u").replace("µ", "u").replace("μ", "u")
     return text.casefold() if text not in ("Å", "Å") else "å"
