@@ -1,0 +1,266 @@
+"""The sample project in napari; with --headless somebody labels it: real mouse events, real training, real screenshots.
+
+`python -m napari_emtransfer.gui.demo_player PROJECT [--headless --out DIR]`, as `emtransfer demo` starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import napari
+import numpy as np
+from numpy.typing import NDArray
+from qtpy import QtTest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QAbstractButton
+from skimage.io import imread, imsave
+
+from napari_emtransfer.core.data.project import DATABASE_NAME, Project
+from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
+from napari_emtransfer.gui.demo_strokes import Point, plan_strokes
+from napari_emtransfer.gui.dock import EMTransferDock
+from napari_emtransfer.gui.viewer_layers import ANNOTATION
+from napari_emtransfer.session.state import Phase
+
+QTest: Any = QtTest.QTest  # PyQt's stubs take its static methods for methods
+WINDOW_SIZE: Final = (1440, 940)
+BRUSH_PX: Final = 7
+STROKES_PER_CLASS: Final = 4
+TILES_PER_ROUND: Final = (6, 3)
+# A demonstration, not a contest: small crops and few iterations, so that two cores need about a minute a round.
+TRAINING: Final = {"iterations": 40, "crop_px": 128, "validate_every": 20}
+PATIENCE_S: Final = 180.0
+
+
+class DemoError(EMTransferError):
+    """The session did not go on as it should have."""
+
+    kind = "demo"
+
+
+class DemoPlayer:
+    """A labelling session in a real window.
+
+    Parameters
+    ----------
+    viewer, dock
+        The window that is played on.
+    out
+        Folder for the screenshots.
+    """
+
+    def __init__(self, viewer: napari.Viewer, dock: EMTransferDock, out: Path) -> None:
+        self._viewer, self._dock, self._out = viewer, dock, out
+        self._session, self._canvas = dock.session, dock.owner.canvas
+        self._started = time.monotonic()
+        self.screenshots: list[str] = []
+
+    def play(self, project: Path) -> dict[str, Any]:
+        """Make the sample project, label and train in rounds, look at the held-out specimen, read the scores."""
+        self._session.create_sample_project(project)
+        self._photograph("01-project")
+        for number, n_tiles in enumerate(TILES_PER_ROUND):
+            self._label(n_tiles)
+            if number == 0:
+                self._photograph("02-painted")
+            self._configure_training()
+            self._fine_tune(photograph=number == 0)
+        self._look_at_held_out()
+        self._photograph("04-overlay")
+        self._dock.choose_tab("Measure")
+        self._photograph("05-measure")
+        return self._result(time.monotonic() - self._started)
+
+    @property
+    def _project(self) -> Project:
+        project = self._session.project
+        assert project is not None  # noqa: S101 - for the type checker: `play` opens it first
+        return project
+
+    # ---- labelling
+
+    def _label(self, n_tiles: int) -> None:
+        self._dock.choose_tab("Label")
+        for _ in range(n_tiles):
+            self._click(self._dock.loop_bar.next_button)
+            self._wait(self._tile_is_shown, "the next tile on the canvas")
+            self._paint_tile()
+        self._say(f"labelled {n_tiles} tiles")
+
+    def _tile_is_shown(self) -> bool:
+        tile = self._session.tile
+        return tile is not None and self._canvas.shown == tile.micrograph
+
+    def _paint_tile(self) -> None:
+        tile = self._session.tile
+        assert tile is not None  # noqa: S101 - for the type checker: it is on the canvas
+        truth = self._truth(tile.micrograph)[tile.window.slices]
+        self._dock.label_panel.tools.brush_slider.setValue(BRUSH_PX)
+        for label_class in self._session.schema.classes:
+            self._click(self._dock.label_panel.palette_box.button(label_class.value))
+            for stroke in plan_strokes(truth, label_class.value, n=STROKES_PER_CLASS, brush_px=BRUSH_PX):
+                self._drag([(y + tile.window.y0, x + tile.window.x0) for y, x in stroke])
+
+    def _drag(self, stroke: Sequence[Point]) -> None:
+        """Press, move and release the mouse on the canvas along a stroke in pixels of the micrograph."""
+        native = self._viewer.window._qt_viewer.canvas.native
+        points = [self._on_canvas(point) for point in np.linspace(stroke[0], stroke[-1], 3)]
+        QTest.mouseMove(native, points[0])
+        QTest.mousePress(native, Qt.MouseButton.LeftButton, pos=points[0])
+        for point in points:
+            QTest.mouseMove(native, point)
+            _rest(1)
+        QTest.mouseRelease(native, Qt.MouseButton.LeftButton, pos=points[-1])
+
+    def _on_canvas(self, point: Sequence[float]) -> QPoint:
+        """Pixel of the micrograph → pixel of the canvas."""
+        world = np.array(self._canvas.layers.find(ANNOTATION).data_to_world(point))
+        camera, size = self._viewer.camera, np.array(self._viewer.window._qt_viewer.canvas.size)
+        y, x = size / 2 + (world - camera.center[-2:]) * camera.zoom
+        return QPoint(round(x), round(y))
+
+    def _truth(self, stem: str) -> NDArray[np.uint8]:
+        mask: NDArray[np.uint8] = imread(self._project.root / "sample" / "masks" / f"{stem}.png")
+        return mask
+
+    # ---- training
+
+    def _configure_training(self) -> None:
+        """Take the program's proposal, with fewer iterations and smaller crops."""
+        panel, model = self._dock.train_panel, self._session.prediction.model_run
+        self._dock.choose_tab("Train")
+        panel.reset_button.click()
+        weights = f"run:{model}" if model else "none"
+        self._wait(lambda: panel.form.config.weights == weights, "the proposal")
+        for name, value in TRAINING.items():
+            panel.form.editor(name).value = value
+
+    def _fine_tune(self, *, photograph: bool) -> None:
+        self._click(self._dock.loop_bar.train_button)
+        training = self._session.training
+        self._wait(lambda: training.state.is_active, "the start of the training")
+        if photograph:
+            self._wait(lambda: len(training.curves.validations) >= 2, "the second validation")
+            self._photograph("03-training")
+        self._wait(lambda: not training.state.is_active, "the end of the training")
+        state = training.state
+        if state.phase is not Phase.FINISHED:
+            raise DemoError(f"The training ended as {state.phase}: {state.message}", state.hint)
+        self._say(f"trained {state.run_id}: IoU {state.mean_iou} on the labels of the held-out specimen")
+        self._wait(lambda: self._session.prediction.model_run == state.run_id, "the new model")
+
+    # ---- looking
+
+    def _look_at_held_out(self) -> None:
+        for stem in reversed(self._held_out()):
+            self._session.show(stem)
+            self._wait(partial(self._is_predicted, stem), f"the prediction of {stem}")
+        self._dock.choose_tab("Label")
+        self._viewer.reset_view()
+
+    def _is_predicted(self, stem: str) -> bool:
+        return self._canvas.shown == stem and bool(self._session.prediction.mask(stem).all())
+
+    def _held_out(self) -> list[str]:
+        """Micrographs of the specimens that the newest model has not been trained on."""
+        project = self._project
+        trained = {region.micrograph for region in project.run("latest").split().train}
+        specimens = {record.specimen for record in project.micrographs() if record.stem in trained}
+        return [record.stem for record in project.micrographs() if record.specimen not in specimens]
+
+    def _result(self, seconds: float) -> dict[str, Any]:
+        stems, n_classes = self._held_out(), len(self._session.schema)
+        total = ConfusionMatrix.zeros(n_classes)
+        for stem in stems:
+            total += ConfusionMatrix.from_masks(self._truth(stem), self._session.prediction.mask(stem), n_classes)
+        model = self._session.readouts.model
+        return {
+            "mean_iou": float(total.mean_iou()),
+            "ground": f"every pixel of {' and '.join(stems)}: a specimen that was not trained on",
+            "mean_iou_in_window": model.mean_iou if model else None,
+            "screenshots": self.screenshots,
+            "seconds": round(seconds, 1),
+        }
+
+    # ---- hands and eyes
+
+    def _click(self, widget: QAbstractButton) -> None:
+        QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+        _rest(20)
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DemoError(f"Waited {PATIENCE_S:.0f} s in vain for {what}.", "emtransfer doctor may know why.")
+            _rest(20)
+
+    def _say(self, line: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - self._started:6.1f} s  {line}\n")
+
+    def _photograph(self, name: str) -> None:
+        _rest(800)  # what was just asked for gets drawn
+        path = self._out / f"{name}.png"
+        imsave(path, self._viewer.window.screenshot(canvas_only=False, flash=False), check_contrast=False)
+        self.screenshots.append(str(path))
+
+
+def _rest(ms: int) -> None:
+    """Let the window live for a while."""
+    QTest.qWait(ms)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Open the window, or play in it; the last line of stdout is what came of it, as JSON."""
+    parser = argparse.ArgumentParser(prog="napari_emtransfer.gui.demo_player")
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--headless", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"))
+    options = parser.parse_args(arguments)
+    try:
+        result = _play(options.project, options.out) if options.headless else _open(options.project)
+    except EMTransferError as error:
+        result = {"error": error.message, "hint": error.hint}
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 1 if "error" in result else 0
+
+
+def _play(project: Path, out: Path) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    viewer, dock = _window()
+    try:
+        return DemoPlayer(viewer, dock, out).play(project)
+    finally:
+        dock.owner.close()
+        viewer.close()
+
+
+def _open(project: Path) -> dict[str, Any]:
+    _viewer, dock = _window()
+    if (project / DATABASE_NAME).is_file():
+        dock.session.open_project(project)
+    else:
+        dock.session.create_sample_project(project)
+    napari.run()
+    return {"project": str(project.resolve())}
+
+
+def _window() -> tuple[napari.Viewer, EMTransferDock]:
+    viewer = napari.Viewer(title="EM Transfer")
+    dock = EMTransferDock(viewer)
+    viewer.window.add_dock_widget(dock, name="EM Transfer", area="right")
+    viewer.window._qt_window.resize(*WINDOW_SIZE)
+    _rest(100)
+    return viewer, dock
+
+
+if __name__ == "__main__":
+    sys.exit(main())
