@@ -19,8 +19,9 @@ from napari_emtransfer.core.events import (
     ValidationEnded,
 )
 from napari_emtransfer.session.context import Context
+from napari_emtransfer.session.curves import record, replayed
 from napari_emtransfer.session.proposal import check_trainable, propose
-from napari_emtransfer.session.state import Curves, Phase, RunState, ValidationPoint
+from napari_emtransfer.session.state import Curves, Phase, RunState
 from napari_emtransfer.worker.protocol import TrainRequest
 from napari_emtransfer.worker.runners import Job, Runner
 
@@ -70,7 +71,7 @@ class TrainingController:
         weights, _, ref = config.weights.partition(":")
         parent = project.run(ref).id if weights == "run" else None
         run = project.create_run("train", config.model_dump(mode="json"), parent=parent)
-        self._launch(TrainRequest(run_id=run.id, project=project.root, config=config))
+        self._launch(TrainRequest(run_id=run.id, project=project.root, config=config), Curves(run.id))
         return run.id
 
     def resume(self, run_id: str) -> str:
@@ -83,7 +84,8 @@ class TrainingController:
         self._save_or_refuse()
         run = project.run(run_id)
         config = TrainConfig.model_validate(run.config)
-        self._launch(TrainRequest(run_id=run.id, project=project.root, config=config, resume=True))
+        request = TrainRequest(run_id=run.id, project=project.root, config=config, resume=True)
+        self._launch(request, replayed(run.id, run.events()))
         return run.id
 
     def stop_early(self) -> None:
@@ -131,7 +133,7 @@ class TrainingController:
         """Forget the run: the project was closed."""
         self._job = None
         self._set(RunState())
-        self._new_curves(None)
+        self._show_curves(Curves())
 
     # ---- events
 
@@ -139,13 +141,15 @@ class TrainingController:
         """Take an event of the current run; True when it was its terminal event. Events of other runs are dropped."""
         if event.run_id != self.state.run_id or not self.state.is_active:
             return False
+        if record(self.curves, event):
+            self._context.signals.curves_changed.emit()
         match event:
             case RunStarted():
                 self._started(event)
             case IterationEnded():
-                self._iterated(event)
-            case ValidationEnded():
-                self._validated(event)
+                self._set(replace(self.state, iteration=event.iteration, seconds_left=event.seconds_left))
+            case ValidationEnded(is_best=True):
+                self._set(replace(self.state, mean_iou=event.mean_iou, iou=event.iou, ground=event.ground))
             case RunFinished() | RunCancelled() | RunFailed():
                 self._ended(event)
                 return True
@@ -156,22 +160,6 @@ class TrainingController:
         state = replace(self.state, phase=phase, device=event.device, n_iterations=event.n_steps)
         ground, note = (str(event.details.get(key) or "") for key in ("ground", "note"))
         self._set(replace(state, iteration=event.first_step, ground=ground, note=note))
-
-    def _iterated(self, event: IterationEnded) -> None:
-        curves = self.curves
-        curves.iterations.append(event.iteration)
-        curves.losses.append(event.loss)
-        for group, rate in event.learning_rates.items():
-            curves.learning_rates.setdefault(group, []).append(rate)
-        self._set(replace(self.state, iteration=event.iteration, seconds_left=event.seconds_left))
-        self._context.signals.curves_changed.emit()
-
-    def _validated(self, event: ValidationEnded) -> None:
-        point = ValidationPoint(event.iteration, event.loss, event.mean_iou, event.iou, event.is_best)
-        self.curves.validations.append(point)
-        if event.is_best:
-            self._set(replace(self.state, mean_iou=event.mean_iou, iou=event.iou, ground=event.ground))
-        self._context.signals.curves_changed.emit()
 
     def _ended(self, event: RunFinished | RunCancelled | RunFailed) -> None:
         self._job = None
@@ -201,11 +189,10 @@ class TrainingController:
 
     # ---- inside
 
-    def _launch(self, request: TrainRequest) -> None:
+    def _launch(self, request: TrainRequest, curves: Curves) -> None:
         self._killed = False
-        self._new_curves(request.run_id)
-        config = request.config
-        self._set(RunState(Phase.STARTING, request.run_id, n_iterations=config.iterations))
+        self._show_curves(curves)
+        self._set(RunState(Phase.STARTING, request.run_id, n_iterations=request.config.iterations))
         try:
             self._job = self._runner.start(request, self._context.inbox.put)
         except OSError as error:
@@ -242,9 +229,9 @@ class TrainingController:
         with contextlib.suppress(EMTransferError):  # on a full disk the next opening finds out by itself
             project.run(run_id).update("interrupted", message=message)
 
-    def _new_curves(self, run_id: str | None) -> None:
-        if self.curves != Curves(run_id):
-            self.curves = Curves(run_id)
+    def _show_curves(self, curves: Curves) -> None:
+        if curves != self.curves:
+            self.curves = curves
             self._context.signals.curves_changed.emit()
 
     def _set(self, state: RunState) -> None:

@@ -221,6 +221,30 @@ def test_a_dead_worker_fails_with_its_sentence_and_offers_to_resume(labelled, ru
     assert labelled.training.state.phase is Phase.STARTING
 
 
+def test_a_resumed_run_shows_the_curves_it_had_up_to_its_checkpoint(labelled, runner):
+    run_id = start(labelled, runner)
+    run = labelled.project.run(run_id)
+    for i in range(1, 8):
+        run.append_event(IterationEnded(run_id=run_id, iteration=i, loss=1 / i, learning_rates={"all": 0.1}))
+    run.append_event(
+        ValidationEnded(run_id=run_id, iteration=6, loss=1, mean_iou=0.5, iou={}, is_best=True, ground="block")
+    )
+    say(labelled, runner, died(run_id))
+    labelled.training.resume(run_id)
+    assert labelled.training.curves.iterations == [1, 2, 3, 4, 5, 6, 7]
+    say(
+        labelled,
+        runner,
+        RunStarted(run_id=run_id, n_steps=20, first_step=4),
+        IterationEnded(run_id=run_id, iteration=5, loss=0.2, learning_rates={"all": 0.1}),
+    )
+    curves = labelled.training.curves
+    assert curves.iterations == [1, 2, 3, 4, 5]
+    assert len(curves.losses) == len(curves.learning_rates["all"]) == 5
+    assert curves.validations == []
+    assert labelled.training.state.iteration == 5
+
+
 def test_a_worker_that_dies_before_its_first_checkpoint_begins_anew(labelled, runner):
     run_id = start(labelled, runner)
     say(labelled, runner, died(run_id))
