@@ -14,7 +14,9 @@ from napari_emtransfer.core.events import Event, RunCancelled, RunFailed, RunFin
 Emit = Callable[[Event], None]
 Terminal = RunFinished | RunCancelled | RunFailed
 
-_STORAGE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+_STORAGE_ERRNO = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM") if hasattr(errno, name)
+)
 
 
 class RunControl:

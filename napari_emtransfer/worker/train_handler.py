@@ -11,6 +11,7 @@ from napari_emtransfer.core.data.labels import to_targets
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.splits import Region, Split
+from napari_emtransfer.core.data.storage import write_text
 from napari_emtransfer.core.errors import LabelError, WeightsError
 from napari_emtransfer.core.events import (
     CheckpointSaved,
@@ -100,7 +101,7 @@ class _Training:
     def do(self) -> dict[str, Any]:
         """Train and measure; returns the result that the command line prints."""
         resume = self._checkpoint_to_resume()
-        config = TrainConfig.model_validate(self.run.config) if resume else self.request.config
+        config = TrainConfig.model_validate(self.run.config) if resume else self._own_config()
         device = devices.describe(devices.resolve_device(config.compute.device))
         split = self.run.split() if resume else self._choose_split(config)
         ground = describe(self.project, self.run, split, ("validation",), split.validation)
@@ -120,6 +121,15 @@ class _Training:
         """None also for a run that was to be resumed, but ended before its first checkpoint: it starts anew."""
         path = self.run.checkpoint_path("last")
         return Checkpoint.load(path) if self.request.resume and path.is_file() else None
+
+    def _own_config(self) -> TrainConfig:
+        """The wanted configuration; the run it goes on from by its full id, for "latest" is another one tomorrow."""
+        config = self.request.config
+        if config.weights.startswith("run:"):
+            parent = self.project.run(config.weights.removeprefix("run:"))
+            config = config.model_copy(update={"weights": f"run:{parent.id}"})
+            write_text(self.run.root / "config.json", config.model_dump_json(indent=1))
+        return config
 
     def _choose_split(self, config: TrainConfig) -> Split:
         """Freeze the labels, then divide what is frozen."""

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from conftest import CLASSES, COMPUTE, PREDICT, QUICK, SHAPE, make_project, micrograph, new_run
+from worker_projects import CLASSES, COMPUTE, PREDICT, QUICK, SHAPE, make_project, micrograph, new_run
 
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.labels import LabelSchema
@@ -132,11 +132,14 @@ def test_reported_iou_is_that_of_the_best_checkpoint_on_native_pixels(trained):
 
 
 def test_training_from_an_earlier_run_and_its_leak_is_told(trained_root):
-    second = QUICK.model_copy(update={"weights": "run:0001-train", "train": ("c1", "d1"), "validation": ("a1",)})
+    second = QUICK.model_copy(update={"weights": "run:latest", "train": ("c1", "d1"), "validation": ("a1",)})
     events = train(trained_root, second)
     assert isinstance(events[-1], RunFinished), events[-1]
     assert events[0].details["ground"] == "training tile"
-    assert "weights it started from had been trained on this very ground" in events[-1].result["note"]
+    for result in (events[-1].result, evaluate(trained_root, "validation")):
+        assert "weights it started from had been trained on this very ground" in result["note"]
+    with Project.open(trained_root) as project:
+        assert project.run("0002").config["weights"] == "run:0001-train"
 
 
 @pytest.mark.parametrize(
