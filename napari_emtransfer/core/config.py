@@ -64,10 +64,14 @@ class TrainConfig(_Config):
 
 
 class PredictConfig(_Config):
-    """Tiled prediction. `roi_px` is the window fed to the network, halo included; None lets the device decide."""
+    """Tiled prediction. `roi_px` is the window fed to the network, halo included; None lets the device decide.
+
+    `halo_px` is what is computed and thrown away around each window: a trained ResNet-18 U-Net sees so far that
+    62 px leave differences of 0.7 in probability at worst; at 192 px they are below 1e-3.
+    """
 
     roi_px: int | None = Field(default=None, ge=64)
-    halo_px: int = Field(default=62, ge=0)
+    halo_px: int = Field(default=192, ge=0)
     blend: BlendMode = "valid"
     batch_size: int | None = Field(default=None, ge=1)
     compute: ComputeConfig = ComputeConfig()

@@ -5,8 +5,6 @@ Safetensors only: a pickled file can run code when opened.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from napari_emtransfer.core.config import ModelConfig
-from napari_emtransfer.core.errors import StorageError, WeightsError
+from napari_emtransfer.core.data.storage import storage_faults, write_atomic
+from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn.model import SegmentationModel, build_model
 from napari_emtransfer.core.nn.weights import read_tensors
 
@@ -66,7 +65,8 @@ class Checkpoint:
         """
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state.items()}
         tensors |= {_RESUME_PREFIX + k: v.detach().cpu().contiguous() for k, v in self.resume.items()}
-        _write_atomically(path, save(tensors, metadata={_META_KEY: self.meta.model_dump_json()}))
+        with storage_faults(path):
+            write_atomic(path, save(tensors, metadata={_META_KEY: self.meta.model_dump_json()}))
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -95,23 +95,4 @@ def read_meta(path: Path) -> CheckpointMeta:
         raise WeightsError(
             f"The file {str(path)!r} is no checkpoint of this program: {type(error).__name__}.",
             "Choose a best.safetensors or last.safetensors of a run.",
-        ) from error
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise StorageError(f"The checkpoint {str(path)!r} could not be written: {error.strerror}.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise StorageError(
-            f"The checkpoint {str(path)!r} could not be written: {error.strerror}.", "Free some disk space."
         ) from error

@@ -57,7 +57,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> FabricPrecision:
-    """ "auto", "bf16" or "fp32" → Fabric's name. "bf16" is obeyed even where it is slow."""
+    """Fabric's name for "auto", "bf16" or "fp32"; "bf16" is obeyed even where it is slow."""
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
         return "bf16-mixed"
     return "32-true"

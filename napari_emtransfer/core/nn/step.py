@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from napari_emtransfer.core.nn.ema import WeightAverage
 from napari_emtransfer.core.nn.losses import SegmentationLoss, is_dense
 from napari_emtransfer.core.nn.model import SegmentationModel
 from napari_emtransfer.core.nn.strategy import parameter_groups, schedule
+
+# Fabric announces the precision on every run; the run card says it already.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 GRADIENT_NORM: Final = 1.0
 EMA_DECAY: Final = 0.98

@@ -15,7 +15,7 @@ FINE_TUNE_RATIO: Final = 0.1
 
 
 def resolve_strategy(config: TrainConfig) -> Literal["scratch", "fine-tune"]:
-    """ "auto" → "fine-tune" where there are weights to tune, else "scratch"."""
+    """The strategy that "auto" stands for: "fine-tune" where there are weights to tune, else "scratch"."""
     if config.strategy == "auto":
         return "scratch" if config.weights == "none" else "fine-tune"
     return config.strategy

@@ -163,6 +163,11 @@ class Trainer:
         best = self._best
         return FitResult(best.iteration, best.mean_iou, best.iou, iteration, self._pace.seconds, reason)
 
+    @property
+    def averaged_weights(self) -> Mapping[str, Tensor]:
+        """The running average of the weights: what is validated and saved."""
+        return self._optimization.average.state
+
     def _restored(self) -> tuple[_Best, float]:
         if self._resume is None:
             return _Best(), 0.0
