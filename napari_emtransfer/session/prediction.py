@@ -265,6 +265,6 @@ def _read(project: Project, wish: _Wish, window: Window) -> RegionLoaded | None:
     try:
         mask = np.asarray(store.read(run, stem, "mask", window), np.uint8)
         entropy = np.asarray(store.read(run, stem, "entropy", window), np.float16)
-    except EMTransferError:  # a cache: whoever deletes it while it is read gets a new one
+    except (EMTransferError, OSError, LookupError, ValueError):  # a cache that is deleted while it is read
         return None
     return RegionLoaded(wish.generation, stem, window, mask, entropy)

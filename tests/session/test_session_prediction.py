@@ -179,6 +179,17 @@ def test_a_partial_prediction_on_disk_is_asked_for_again(trained, runner):
     assert len(runner.engine.requests) == asked + 1
 
 
+def test_a_cache_deleted_while_it_is_read_stops_nothing(trained, runner):
+    trained.show("m0")
+    predict(trained, runner, TOP, 1)
+    trained.project.predictions.remove()
+    finish(trained)
+    assert not trained.prediction.mask("m0").any()
+    predict(trained, runner, REST, 2)
+    finish(trained)
+    assert trained.prediction.mask("m0")[REST.slices].all()
+
+
 def died():
     return RunFailed(run_id="engine", kind="died", message="The worker process was killed (signal 9).")
 
