@@ -105,7 +105,7 @@ class Bridge(QObject):
         done: Done | None = None,
         failed: Failed | None = None,
     ) -> Any:
-        """Run an iterable off the GUI thread, with `progress` for each item; returns the worker, whose `quit()` ends it."""
+        """Run an iterable off the GUI thread, `progress` for each item; returns the worker; its `quit()` ends it."""
 
         def guarded() -> Generator[Any, None, tuple[bool, Any]]:
             iterator = iter(steps)

@@ -9,6 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
+ROW_PX = 26
+
 
 class ConfusionTable(QTableWidget):
     """Counts (K, K) → percentages of each row, darker blue for more; hover for the count."""
@@ -19,7 +21,6 @@ class ConfusionTable(QTableWidget):
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setToolTip("Rows: the labels. Columns: what the model said. In per cent of the row's pixels.")
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
 
     def set_matrix(self, counts: Sequence[Sequence[int]], names: Sequence[str]) -> None:
         """Show a matrix with these class names."""
@@ -33,7 +34,8 @@ class ConfusionTable(QTableWidget):
             for column in range(len(names)):
                 share = matrix[row, column] / totals[row] if totals[row] else np.nan
                 self.setItem(row, column, _cell(share, int(matrix[row, column]), names[row], names[column]))
-        self.setMinimumHeight(self.horizontalHeader().sizeHint().height() + 26 * len(names) + 8)
+        self.verticalHeader().setDefaultSectionSize(ROW_PX)
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + ROW_PX * len(names) + 6)
 
 
 def _cell(share: float, count: int, truth: str, prediction: str) -> QTableWidgetItem:

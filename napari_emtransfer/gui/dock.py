@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QShortcut, QTabWidget, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.header import Header
 from napari_emtransfer.gui.label_panel import LabelPanel
@@ -15,7 +17,7 @@ from napari_emtransfer.gui.messages import MessageArea
 from napari_emtransfer.gui.project_panel import ProjectPanel
 from napari_emtransfer.gui.shortcuts import Shortcuts, as_text
 from napari_emtransfer.gui.train_panel import TrainPanel
-from napari_emtransfer.gui.viewer_session import ViewerSession
+from napari_emtransfer.gui.viewer_session import ViewerSession, unwrapped
 from napari_emtransfer.gui.widgets import small_button, wrapped_label
 
 if TYPE_CHECKING:
@@ -35,10 +37,11 @@ class EMTransferDock(QWidget):
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("emtransfer-dock")
-        self.owner = ViewerSession.of(napari_viewer)
+        viewer = unwrapped(napari_viewer)
+        self.owner = ViewerSession.of(viewer)
         self.session, self.canvas = self.owner.session, self.owner.canvas
         self.header, self.loop_bar, self.messages = Header(), LoopBar(), MessageArea()
-        self.project_panel = ProjectPanel(self.owner, napari_viewer)
+        self.project_panel = ProjectPanel(self.owner, viewer)
         self.label_panel = LabelPanel(self.owner)
         self.train_panel = TrainPanel(self.owner)
         self.measure_panel = MeasurePanel(self.owner)
@@ -46,7 +49,8 @@ class EMTransferDock(QWidget):
         self.help_label.hide()
         self.tabs = QTabWidget()
         self._lay_out()
-        self.shortcuts = Shortcuts(napari_viewer, self._actions())
+        self._viewer = viewer
+        self.shortcuts = Shortcuts(viewer, self._actions())
         self._connect()
         self._on_project()
 
@@ -97,7 +101,6 @@ class EMTransferDock(QWidget):
             "U": label.mark_unsure,
             "C": self.canvas.focus_tile,
             "T": self.train_panel.start,
-            "Shift-/": self.toggle_help,
         }
 
     def _connect(self) -> None:
@@ -120,6 +123,10 @@ class EMTransferDock(QWidget):
         self.canvas.annotation_layer_changed.connect(self.shortcuts.set_layer)
         self.shortcuts.set_layer(self.canvas.layers.annotation)
         self.label_panel._set_layer(self.canvas.layers.annotation)
+        for keys in ("?", "Shift+?"):  # napari's keymaps know no "?", which lies on another key in every country
+            QShortcut(QKeySequence(keys), self).activated.connect(self.toggle_help)
+        self._viewer.events.theme.connect(self._on_theme)
+        self._on_theme()
         self.destroyed.connect(self.shortcuts.close)
 
     # ---- what keys and buttons do
@@ -127,6 +134,9 @@ class EMTransferDock(QWidget):
     def toggle_help(self) -> None:
         """Show or hide the table of keys."""
         self.help_label.setVisible(self.help_label.isHidden())
+
+    def _on_theme(self, _event: object = None) -> None:
+        self.train_panel.plots.set_ink(get_theme(self._viewer.theme).text.as_hex())
 
     def _use_tool(self, mode: str) -> None:
         self.canvas.layers.activate_annotation()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QMenu, QProgressBar, QToolButton, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QMenu, QProgressBar, QPushButton, QWidget
 
-from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text
+from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text, sentence_case
 from napari_emtransfer.session.state import ModelReadout, Phase, RunState
 
 
@@ -70,7 +70,7 @@ class LoopBar(QWidget):
             trend = " ▲" if model.mean_iou > self._last_iou else " ▼"
         self._last_iou = model.mean_iou
         self.iou_label.setText(f"IoU {iou_text(model.mean_iou)} {interval_text(model.ci95)}{trend}".replace("  ", " "))
-        self.iou_label.setToolTip(f"Class-mean IoU on the held-out ground ({model.ground}). {model.note}")
+        self.iou_label.setToolTip(f"Class-mean IoU on held-out micrographs. {sentence_case(model.note)}")
 
     def set_run(self, run: RunState) -> None:
         """Show progress while a run is going, the button otherwise."""
@@ -86,11 +86,10 @@ class LoopBar(QWidget):
         """Without a project there is nothing to learn from."""
         self.train_button.setVisible(ready)
 
-    def _build_stop_button(self) -> QToolButton:
-        stop = QToolButton()
-        stop.setText("Stop")
+    def _build_stop_button(self) -> QPushButton:
+        stop = QPushButton("Stop  ")
+        stop.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         stop.setToolTip("Ways to end the running fine-tune. What is learnt so far is kept.")
-        stop.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(stop)
         menu.setToolTipsVisible(True)
         for text, tip, signal in (

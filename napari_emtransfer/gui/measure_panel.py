@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGroupBox, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.confusion_table import ConfusionTable
-from napari_emtransfer.gui.widgets import interval_text, iou_text, swatch, wrapped_label
+from napari_emtransfer.gui.widgets import interval_text, iou_text, sentence_case, swatch, wrapped_label
 
 if TYPE_CHECKING:
     from napari_emtransfer.gui.viewer_session import ViewerSession
@@ -106,7 +106,7 @@ class MeasurePanel(QWidget):
             return
         self.confusion_box.show()
         self.confusion_label.setText(
-            f"Last evaluation: {found.get('ground') or 'held-out ground'}. {found.get('note') or ''}".strip()
+            f"Rows are the labels, columns the prediction of run {found.get('run', '')}, held out."
         )
         self.confusion.set_matrix(found["confusion"], names)
 
@@ -130,11 +130,8 @@ def model_text(model: ModelReadout | None) -> str:
         return "No model yet: paint a few strokes of each class, then Fine-tune."
     if model.mean_iou is None:
         return f"Run {model.run_id} has no IoU: nothing was held out. {model.note}".strip()
-    interval = interval_text(model.ci95)
-    ground = f" on {model.ground}" if model.ground else ""
-    return f"Held-out IoU {iou_text(model.mean_iou)} {interval}{ground} (run {model.run_id}). {model.note}".replace(
-        "  ", " "
-    ).strip()
+    score = f"IoU {iou_text(model.mean_iou)} {interval_text(model.ci95)}".strip()
+    return f"{score} of run {model.run_id}. {sentence_case(model.note or model.ground)}".strip()
 
 
 def tile_text(tile: TileReadout | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QStyle, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QStyle, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.widgets import button, small_button, wrapped_label
 
@@ -39,7 +39,8 @@ class MessageRow(QFrame):
         column.addWidget(self.label)
         if action is not None:
             act = self._dismissing(action[1]) if dismiss_on_action else action[1]
-            column.addWidget(button(action[0], hint or message, act, name="mend"))
+            self.mend_button = button(action[0], hint or message, act, name="mend")
+            column.addWidget(self.mend_button)
         layout.addLayout(column, 1)
         self.dismiss_button = small_button("✕", "Dismiss this message; the data stay as they are.", self.dismiss)
         layout.addWidget(self.dismiss_button, 0, Qt.AlignmentFlag.AlignTop)
@@ -58,8 +59,8 @@ class MessageRow(QFrame):
     def _icon(self, is_error: bool) -> QWidget:
         standard = QStyle.StandardPixmap
         kind = standard.SP_MessageBoxWarning if is_error else standard.SP_MessageBoxInformation
-        label = wrapped_label()
-        label.setFixedSize(18, 18)
+        label = QLabel()
+        label.setFixedSize(20, 18)
         label.setPixmap(self.style().standardIcon(kind).pixmap(16, 16))
         return label
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import QTimer
-from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_emtransfer.session.state import Curves
@@ -23,6 +22,7 @@ class RunPlots(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._curves = Curves()
+        self._ink_color = "#808080"
         self._colors: Mapping[str, str] = {}
         self._lines: dict[str, pg.PlotDataItem] = {}
         layout = QVBoxLayout(self)
@@ -37,7 +37,7 @@ class RunPlots(QWidget):
         self.iou_plot.setXLink(self.loss_plot)
         layout.addWidget(self.loss_plot)
         layout.addWidget(self.iou_plot)
-        self._loss_line = self.loss_plot.plot(pen=pg.mkPen(self._ink(), width=1.5))
+        self._loss_line = self.loss_plot.plot(pen=pg.mkPen(self._ink_color, width=1.5))
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(REDRAW_MS)
@@ -68,14 +68,14 @@ class RunPlots(QWidget):
         super().showEvent(event)
         self._timer.start()
 
-    def apply_theme(self) -> None:
-        """Take ink and paper from the window's palette."""
+    def set_ink(self, color: str) -> None:
+        """Draw axes, loss and mean in this colour: napari's text colour, which follows its theme."""
+        self._ink_color = color
         for plot in (self.loss_plot, self.iou_plot):
-            plot.setBackground(None)
             for side in ("left", "bottom"):
-                plot.getAxis(side).setPen(self._ink())
-                plot.getAxis(side).setTextPen(self._ink())
-        self._loss_line.setPen(pg.mkPen(self._ink(), width=1.5))
+                plot.getAxis(side).setPen(self._ink_color)
+                plot.getAxis(side).setTextPen(self._ink_color)
+        self._loss_line.setPen(pg.mkPen(self._ink_color, width=1.5))
         self._drop_lines()
         self._timer.start()
 
@@ -85,7 +85,7 @@ class RunPlots(QWidget):
 
     def _add_line(self, name: str) -> pg.PlotDataItem:
         is_mean = name == "mean"
-        pen = pg.mkPen(self._ink() if is_mean else self._colors[name], width=2.5 if is_mean else 1.2)
+        pen = pg.mkPen(self._ink_color if is_mean else self._colors[name], width=2.5 if is_mean else 1.2)
         line = self.iou_plot.plot(
             pen=pen, symbol="o", symbolSize=5 if is_mean else 3, symbolPen=None, symbolBrush=pen.color()
         )
@@ -108,6 +108,3 @@ class RunPlots(QWidget):
         plot.getAxis("left").setWidth(46)
         plot.showGrid(x=False, y=True, alpha=0.15)
         return plot
-
-    def _ink(self):  # noqa: ANN202 (QColor of either binding)
-        return self.palette().color(QPalette.ColorRole.WindowText)

@@ -101,7 +101,7 @@ class ProjectPanel(QWidget):
         self.domain_edit = QLineEdit()
         self.domain_edit.setPlaceholderText("of the selected rows, then Enter")
         self.domain_edit.setToolTip(
-            "Imaging condition (instrument, voltage, detector) of the selected micrographs; a column shows where they differ."
+            "Imaging condition (instrument, voltage) of the selected micrographs; a column shows it where they differ."
         )
         self.domain_edit.returnPressed.connect(self._set_domain)
         row = QHBoxLayout()
@@ -257,7 +257,7 @@ class ProjectPanel(QWidget):
             remember_project(project.root)
         self.start_box.set_recent(recent_projects())
         self._on_layers()
-        self.table.setRowCount(0)
+        self.table.set_records(())
         self._on_schema()
         self._on_micrographs()
 

@@ -34,7 +34,7 @@ class RunList(QWidget):
         self.tree.setColumnCount(len(HEADERS))
         self.tree.setRootIsDecorated(False)
         self.tree.setUniformRowHeights(True)
-        self.tree.setMinimumHeight(90)
+        self.tree.setFixedHeight(120)
         header = QTreeWidgetItem(HEADERS)
         for column, tip in enumerate(TIPS):
             header.setToolTip(column, tip)
@@ -57,7 +57,7 @@ class RunList(QWidget):
 
     def set_runs(self, records: Sequence[RunRecord], resumable: frozenset[str], is_running: bool) -> None:
         """Show these runs; `resumable` ids have a checkpoint to go on from."""
-        chosen = self.selected
+        chosen = self.selected if resumable == self._resumable else None  # a run that just ended comes first
         self._resumable, self._is_running = resumable, is_running
         self.tree.clear()
         for record in reversed(records):

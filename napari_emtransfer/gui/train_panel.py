@@ -12,7 +12,7 @@ from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.gui.config_form import ConfigForm
 from napari_emtransfer.gui.plots import RunPlots
 from napari_emtransfer.gui.run_list import RunList
-from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text, wrapped_label
+from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text, sentence_case, wrapped_label
 from napari_emtransfer.session.state import Phase, RunState
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class TrainPanel(QWidget):
         self._session, self._bridge = owner.session, owner.bridge
         self._edited = self._filling = False
         self._stale = True
+        self._last_phase: Phase | None = None
         self.proposal_label = wrapped_label("Open a project and paint a few strokes of each class.", name="proposal")
         self.train_button = button(
             "Fine-tune T",
@@ -126,8 +127,8 @@ class TrainPanel(QWidget):
         self.state_label.setText(run_text(run))
         self.state_label.setVisible(bool(self.state_label.text()))
         self._set_startable(not run.is_active)
-        self.runs.setEnabled(not run.is_active)
-        if not run.is_active or run.phase == Phase.STARTING:
+        if run.phase is not self._last_phase:
+            self._last_phase = run.phase
             self._stale = True
             self._refresh_runs()
 
@@ -230,4 +231,4 @@ def run_text(run: RunState) -> str:
         Phase.INTERRUPTED: f"Run {run.run_id} was interrupted.",
     }[run.phase]
     said = "" if run.phase is Phase.CANCELLED else " ".join(filter(None, (run.message, run.hint)))
-    return " ".join(filter(None, (sentence + score, run.note, said)))
+    return " ".join(filter(None, (sentence + score, sentence_case(run.note), said)))

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 OBJECT_NAME = "emtransfer-session"
 
 
+def unwrapped(viewer: Viewer) -> Viewer:
+    """The viewer itself: napari hands plugins a proxy that hides the main window, to which the session belongs."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
 class ViewerSession(QObject):
     """Session, bridge and canvas of one viewer; a child of its main window, and closed with it."""
 

@@ -108,3 +108,8 @@ def iou_text(value: float | None) -> str:
 def interval_text(interval: tuple[float, float] | None) -> str:
     """(0.79, 0.87) → "[0.79–0.87]"; unknown → ""."""
     return "" if interval is None else f"[{interval[0]:.2f}–{interval[1]:.2f}]"
+
+
+def sentence_case(text: str) -> str:
+    """Begin a sentence: "held out: x" → "Held out: x"; the rest stays as it is."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,111 @@
+"""Micrographs and classes from the window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from session_helpers import label
+
+from napari_emtransfer.gui import dialogs
+from napari_emtransfer.gui.micrograph_table import Column
+
+
+def test_files_are_added_and_bad_ones_reported(project, tmp_path):
+    good, bad = tmp_path / "good.npy", tmp_path / "bad.tif"
+    np.save(good, np.random.default_rng(5).normal(size=(64, 64)).astype(np.float32))
+    bad.write_bytes(b"II*\x00 but no more")
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(good)), QUrl.fromLocalFile(str(bad))])
+    panel = project.dock.project_panel
+    drop = QDropEvent(
+        QPointF(5, 5), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    )
+    panel.dropEvent(drop)
+    project.wait(lambda: panel.table.rowCount() == 4, "the new row")
+    project.wait(lambda: any("bad.tif" in text for text in project.dock.messages.texts()), "the message")
+    project.wait(lambda: not panel.progress.isVisible(), "the end of the progress bar")
+    project.wait(lambda: not panel.table.stems_without_thumbnail(), "the thumbnails")
+
+
+def test_specimen_domain_and_pixel_size_are_corrected_in_the_table(project):
+    panel, session = project.dock.project_panel, project.session
+    panel.table.item(0, Column.SPECIMEN).setText("alloy 7")
+    assert session.records[0].specimen == "alloy 7"
+    panel.table.item(0, Column.PIXEL_SIZE).setText("2,5")
+    assert session.records[0].pixel_size_nm == 2.5
+    panel.table.item(1, Column.PIXEL_SIZE).setText("wide")
+    assert session.records[1].pixel_size_nm is None
+    assert project.dock.messages.texts()
+    assert panel.table.item(1, Column.PIXEL_SIZE).text() == ""
+    assert panel.table.isColumnHidden(Column.DOMAIN)
+    panel.table.selectRow(2)
+    panel.domain_edit.setText("80 kV")
+    panel.domain_edit.returnPressed.emit()
+    assert session.records[2].domain == "80 kV"
+    assert not panel.table.isColumnHidden(Column.DOMAIN)
+
+
+def test_a_notice_mends_itself_with_its_button(project, monkeypatch):
+    panel, session = project.dock.project_panel, project.session
+    row = next(row for row in panel.notices.rows if "pixel size" in row.message)
+    monkeypatch.setattr(dialogs, "ask_pixel_size", lambda _parent, stems: 3.0)
+    row.mend_button.click()
+    assert {record.pixel_size_nm for record in session.records} == {3.0}
+    assert not any("no pixel size" in row.message for row in panel.notices.rows)
+
+
+def test_classes_are_added_renamed_and_removed(project):
+    classes, session = project.dock.project_panel.classes, project.session
+    classes.new_name.setText("crack")
+    classes.new_name.returnPressed.emit()
+    assert session.schema.names == ("matrix", "pore", "crack")
+    classes.name_edits[3].setText("fissure")
+    classes.name_edits[3].editingFinished.emit()
+    assert session.schema.names == ("matrix", "pore", "fissure")
+    classes.recolored.emit(1, "#102030")
+    assert session.schema.classes[0].color == "#102030"
+    assert project.dock.label_panel.palette_box.button(3).text() == "3  fissure"
+    classes.removed.emit(3)
+    assert session.schema.names == ("matrix", "pore")
+
+
+def test_a_painted_class_cannot_be_removed(project):
+    label(project.session.project, "m0")
+    project.dock.project_panel.classes.removed.emit(2)
+    assert project.session.schema.names == ("matrix", "pore")
+    assert "painted" in project.dock.messages.texts()[0]
+    assert len(project.dock.project_panel.classes.name_edits) == 2
+
+
+def test_micrographs_are_shown_by_double_click_and_removed_after_asking(project, monkeypatch):
+    panel, session = project.dock.project_panel, project.session
+    other = next(i for i, r in enumerate(session.records) if r.stem != session.current)
+    stem = session.records[other].stem
+    panel.table.itemDoubleClicked.emit(panel.table.item(other, Column.NAME))
+    project.shown(stem)
+    panel.table.selectRow(other)
+    monkeypatch.setattr(dialogs, "confirm_removal", lambda _parent, stems: False)
+    project.click(panel.remove_button)
+    assert len(session.records) == 3
+    monkeypatch.setattr(dialogs, "confirm_removal", lambda _parent, stems: True)
+    project.click(panel.remove_button)
+    assert stem not in {r.stem for r in session.records}
+
+
+def test_labelled_parts_are_shown(project):
+    stem = project.session.current
+    row = [r.stem for r in project.session.records].index(stem)
+    project.session.labelling.annotation(stem)[:64] = 1
+    project.session.labelling.mark_dirty()
+    project.wait(
+        lambda: project.dock.project_panel.table.item(row, Column.LABELLED).text() == "50 %", "the labelled part"
+    )
+
+
+@pytest.mark.parametrize("missing", ["", "no-such-folder"])
+def test_a_folder_that_is_no_project_is_refused(window, tmp_path, missing):
+    window.dock.project_panel.open_project(tmp_path / missing)
+    assert window.session.project is None
+    assert window.dock.messages.texts()
