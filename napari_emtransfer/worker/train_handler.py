@@ -50,12 +50,19 @@ def train(request: TrainRequest, emit: Emit, control: RunControl) -> Terminal:
         with Project.open(request.project) as project:
             run = project.run(request.run_id)
             run.update("running", message="")
+            _clear_torn_checkpoints(run)
             training = _Training(project, run, request, _recording(run, emit), control)
             terminal = terminal_of(run.id, control, training.do)
             _record_end(run, terminal, control)
             return terminal
     except Exception as error:
         return failure(request.run_id, error)
+
+
+def _clear_torn_checkpoints(run: Run) -> None:
+    """A kill in the middle of writing a checkpoint leaves a temporary file of a few hundred megabytes."""
+    for path in run.root.glob(".tmp-*"):
+        path.unlink(missing_ok=True)
 
 
 def _recording(run: Run, emit: Emit) -> Emit:

@@ -232,8 +232,11 @@ def test_resume_goes_on_with_frozen_labels_and_configuration_to_the_same_end(tmp
 
 def test_resume_before_the_first_checkpoint_starts_anew(project_root):
     run_id = new_run(project_root)
+    torn = project_root / "runs" / run_id / ".tmp-x1y2"
+    torn.write_bytes(b"half a checkpoint")
     events = do(TrainRequest(run_id=run_id, project=project_root, config=QUICK, resume=True))
     assert isinstance(events[-1], RunFinished), events[-1]
+    assert not torn.exists()
     assert events[0].first_step == 0
 
 
