@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from napari_emtransfer.core.errors import ProjectError
+from napari_emtransfer.core.errors import ProjectError, StorageError
 from napari_emtransfer.session.messages import Inbox
 from napari_emtransfer.session.signals import SessionSignals
 
@@ -35,3 +35,18 @@ class Context:
     def refresh_records(self) -> None:
         """Read the list of micrographs again."""
         self.records = tuple(self.project.micrographs()) if self.project else ()
+
+
+def require_saved(saved: bool, consequence: str) -> None:
+    """Refuse to go on without the last strokes on disk; `consequence` says what does not happen.
+
+    Raises
+    ------
+    StorageError
+        Unless `saved`.
+    """
+    if not saved:
+        raise StorageError(
+            f"The last strokes could not be saved, so {consequence}.",
+            "Free some disk space, or check that the project folder may be written to, then try again.",
+        )

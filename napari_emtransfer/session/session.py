@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
-from napari_emtransfer.session.context import Context
+from napari_emtransfer.session.classes import renamed
+from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.importing import DEFAULT_DOMAIN, add_files, make_sample_project
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.measuring import MeasuringController
@@ -59,8 +60,6 @@ class Session:
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction)
         self.visible: Window | None = None
         self._closed = False
-
-    # ---- state
 
     @property
     def signals(self) -> SessionSignals:
@@ -108,47 +107,36 @@ class Session:
             return []
         return project_notices(self.records, len(self.schema), self.project.settings.working_pixel_size_nm)
 
-    # ---- project
-
     def create_project(self, root: Path | str, classes: Sequence[str] = (), **settings: Any) -> None:
         """Create a project folder and open it; settings as in `Project.create`."""
-        self._opened(Project.create(Path(root), classes=classes, **settings))
+        self._open(lambda: Project.create(Path(root), classes=classes, **settings))
 
     def open_project(self, root: Path | str) -> None:
         """Open a project folder; the one that was open is closed first, but only if the new one opens."""
-        self._opened(Project.open(Path(root)))
+        self._open(lambda: Project.open(Path(root)))
 
     def create_sample_project(self, root: Path | str) -> None:
         """Make a project of synthetic micrographs, ready to be labelled, and open it."""
-        self._opened(make_sample_project(Path(root)))
+        self._open(lambda: make_sample_project(Path(root)))
 
     def close_project(self) -> None:
-        """Save the strokes, bank a running training, and let go of the project."""
-        project = self.project
-        if project is None:
-            return
-        self.training.end(timeout=2.0)
-        self.prediction.reset()
-        self.labelling.close()
-        self.training.reset()
-        self._context.project = None
-        self._context.refresh_records()
-        project.close()
-        self.signals.project_changed.emit()
+        """Save the strokes, bank a running training, and let go of the project.
+
+        Raises
+        ------
+        StorageError
+            When strokes cannot be saved; the project stays open then, with the strokes in memory.
+        """
+        require_saved(self.labelling.save_now(), "the project stays open")
+        self._let_go()
 
     def set_classes(self, names: Sequence[str], colors: Sequence[str] | None = None) -> None:
         """Name the classes 1..K, in order; colours as #RRGGBB, by default those the classes have or the palette's."""
         project = self._context.require_project()
-        known = {c.name: c.color for c in project.schema.classes}
-        fresh = LabelSchema.from_names(names).classes
-        chosen = colors or [known.get(c.name, c.color) for c in fresh]
-        classes = tuple(c.model_copy(update={"color": color}) for c, color in zip(fresh, chosen, strict=True))
         self.labelling.save_now()  # a class that is painted is not to be taken away
-        project.set_schema(LabelSchema(classes=classes))
+        project.set_schema(renamed(project.schema, names, colors))
         self.signals.schema_changed.emit()
         self.measuring.refresh()
-
-    # ---- micrographs
 
     def add_micrographs(
         self,
@@ -197,8 +185,6 @@ class Session:
         """Say where a moved file is now."""
         self._context.require_project().relocate(stem, Path(path))
         self._micrographs_changed()
-
-    # ---- looking
 
     def show(self, stem: str | None) -> None:
         """Show a micrograph; its prediction is asked for where there is a model."""
@@ -268,13 +254,27 @@ class Session:
         if self._closed:
             return
         self._closed = True
-        self.close_project()
+        self._let_go()
         self.prediction.end_engine()
 
-    # ---- inside
+    def _let_go(self) -> None:
+        project = self.project
+        if project is None:
+            return
+        self.training.end(timeout=2.0)
+        self.prediction.reset()
+        self.labelling.close()
+        self.training.reset()
+        self._context.project = None
+        self._context.refresh_records()
+        project.close()
+        self.signals.project_changed.emit()
+        self.measuring.model_changed()
 
-    def _opened(self, project: Project) -> None:
-        self.close_project()
+    def _open(self, make: Callable[[], Project]) -> None:
+        require_saved(self.labelling.save_now(), "the project stays open")
+        project = make()
+        self._let_go()
         self._context.project = project
         self._context.refresh_records()
         self.labelling.open(project)

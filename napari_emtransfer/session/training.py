@@ -18,7 +18,7 @@ from napari_emtransfer.core.events import (
     RunStarted,
     ValidationEnded,
 )
-from napari_emtransfer.session.context import Context
+from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.curves import record, replayed
 from napari_emtransfer.session.proposal import check_trainable, propose
 from napari_emtransfer.session.state import Curves, Phase, RunState
@@ -66,7 +66,7 @@ class TrainingController:
         """
         self._refuse_second()
         project = self._context.require_project()
-        self._save_or_refuse()
+        require_saved(self._save(), "the training does not start")
         check_trainable(project, config)
         weights, _, ref = config.weights.partition(":")
         parent = project.run(ref).id if weights == "run" else None
@@ -81,7 +81,7 @@ class TrainingController:
         """
         self._refuse_second()
         project = self._context.require_project()
-        self._save_or_refuse()
+        require_saved(self._save(), "the training does not start")
         run = project.run(run_id)
         config = TrainConfig.model_validate(run.config)
         request = TrainRequest(run_id=run.id, project=project.root, config=config, resume=True)
@@ -206,13 +206,6 @@ class TrainingController:
             raise ProjectError(
                 f"Run {self.state.run_id} is still training; one training goes on at a time.",
                 "Wait for it, stop it early, or cancel it first.",
-            )
-
-    def _save_or_refuse(self) -> None:
-        if not self._save():
-            raise StorageError(
-                "The last strokes could not be saved, so the training would not see them.",
-                "Free some disk space, or check that the project folder may be written to, then start again.",
             )
 
     def _has_last_checkpoint(self) -> bool:

@@ -13,9 +13,10 @@ from session_helpers import FakeRunner, Recorder, finish, make_project
 
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.core.errors import LabelError, ProjectError
+from napari_emtransfer.core.errors import LabelError, ProjectError, StorageError
 from napari_emtransfer.session.notices import project_notices
 from napari_emtransfer.session.session import Session
+from napari_emtransfer.session.state import Readouts
 
 
 def image(path, shape=(64, 64), seed=0):
@@ -126,6 +127,37 @@ def test_classes_keep_their_colours_when_one_is_added(session, recorder):
     colors = [c.color for c in session.schema.classes]
     assert colors[:2] == ["#111111", "#222222"]
     assert recorder.names == ["schema_changed", "schema_changed"]
+
+
+def test_two_classes_of_one_name_are_refused(session):
+    with pytest.raises(LabelError, match="share a name"):
+        session.set_classes(["matrix", "matrix"])
+    assert session.schema.names == ("matrix", "pore")
+
+
+def test_a_project_whose_strokes_cannot_be_saved_stays_open(session, tmp_path, monkeypatch):
+    other = make_project(tmp_path / "other")
+    root = session.project.root
+    monkeypatch.setattr(session.project.annotations, "write", lambda *_: 1 / 0)
+    session.labelling.annotation("m0")[:] = 1
+    session.labelling.mark_dirty(stem="m0")
+    for leave in (session.close_project, lambda: session.open_project(other)):
+        with pytest.raises(StorageError, match="stays open"):
+            leave()
+    assert session.project.root == root
+    assert session.labelling.annotation("m0").all()
+    monkeypatch.undo()
+    session.open_project(other)
+    session.open_project(root)
+    assert session.labelling.annotation("m0").all()
+
+
+def test_closing_empties_the_readouts(session):
+    session.use_model(session.project.create_run("train", {}).id)
+    session.labelling.next_tile()
+    assert session.readouts.model is not None
+    session.close_project()
+    assert session.readouts == Readouts()
 
 
 def test_a_painted_class_cannot_be_taken_away_even_before_its_strokes_are_saved(session):
