@@ -140,9 +140,15 @@ class Optimization:
         """Take up where `resume_state` was written."""
         self.model.load_state_dict({k.removeprefix("model/"): v for k, v in resume.items() if k.startswith("model/")})
         self.average.load(average)
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         entries: dict[int, dict[str, Any]] = {}
         for key, value in resume.items():
             if key.startswith("optimizer/"):
                 _, index, name = key.split("/")
-                entries.setdefault(int(index), {})[name] = value
+                entries.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], value)
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": entries})
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """`value` in the memory order of its parameter: the fused optimiser walks both by address, whatever the strides."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
