@@ -17,6 +17,7 @@ import typer
 from skimage.io import imsave
 
 from napari_emtransfer.cli import main
+from napari_emtransfer.cli.manage import expand_paths
 from napari_emtransfer.cli.output import Outcome, jsonable
 from napari_emtransfer.cli.verb import RunFailedError, add_verb
 from napari_emtransfer.core.data.project import Project
@@ -146,6 +147,12 @@ def test_add_says_which_path_does_not_exist(tmp_path, emtransfer, words):
     assert code == 1
     assert words[0] in err
     assert "Traceback" not in out + err
+
+
+def test_add_takes_an_emi_and_its_ser_as_one_image(tmp_path):
+    for name in ("a.emi", "a_1.ser", "b_1.ser", "c.tif"):
+        (tmp_path / name).touch()
+    assert [p.name for p in expand_paths([str(tmp_path)])] == ["a.emi", "b_1.ser", "c.tif"]
 
 
 def test_add_says_that_a_folder_holds_no_image(tmp_path, emtransfer):

@@ -80,18 +80,23 @@ def expand_paths(words: Sequence[str]) -> Iterator[Path]:
     for word in words:
         path = Path(word)
         if path.is_dir() and path.suffix.lower() not in supported_suffixes():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in supported_suffixes())
-            if not found:
-                raise UnreadableFileError(
-                    f"The folder {word} holds no image.", f"Known: {', '.join(sorted(supported_suffixes()))}."
-                )
-            yield from found
+            yield from _images_in(path)
         elif path.exists() or not glob.has_magic(word):
             yield path
         elif matches := sorted(glob.glob(word, recursive=True)):  # noqa: PTH207 - the pattern may be absolute
             yield from map(Path, matches)
         else:
             raise UnreadableFileError(f"Nothing matches {word}.", "Check the folder and the pattern.")
+
+
+def _images_in(folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in supported_suffixes())
+    if not found:
+        known = ", ".join(sorted(supported_suffixes()))
+        raise UnreadableFileError(f"The folder {folder} holds no image.", f"Known: {known}.")
+    # NAME_1.ser holds the pixels of NAME.emi, which knows more about them: one image, not two.
+    emi = {p.stem for p in found if p.suffix.lower() == ".emi"}
+    return [p for p in found if not (p.suffix.lower() == ".ser" and p.stem.rpartition("_")[0] in emi)]
 
 
 def import_(

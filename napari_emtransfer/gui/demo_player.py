@@ -23,6 +23,7 @@ from qtpy.QtWidgets import QAbstractButton
 from skimage.io import imread, imsave
 
 from napari_emtransfer.core.data.project import DATABASE_NAME, Project
+from napari_emtransfer.core.data.tiles import Tile
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
 from napari_emtransfer.gui.demo_strokes import Point, plan_strokes
@@ -34,9 +35,9 @@ QTest: Any = QtTest.QTest  # PyQt's stubs take its static methods for methods
 WINDOW_SIZE: Final = (1440, 940)
 BRUSH_PX: Final = 7
 STROKES_PER_CLASS: Final = 4
-TILES_PER_ROUND: Final = (6, 3)
-# A demonstration, not a contest: small crops and few iterations, so that two cores need about a minute a round.
-TRAINING: Final = {"iterations": 40, "crop_px": 128, "validate_every": 20}
+# (tiles, iterations). A demonstration, not a contest: small crops and few iterations, for the patience of two cores.
+ROUNDS: Final = ((6, 40), (3, 20))
+TRAINING: Final = {"crop_px": 128, "validate_every": 20}
 PATIENCE_S: Final = 180.0
 
 
@@ -61,21 +62,22 @@ class DemoPlayer:
         self._viewer, self._dock, self._out = viewer, dock, out
         self._session, self._canvas = dock.session, dock.owner.canvas
         self._started = time.monotonic()
+        self._painted: list[Tile] = []
         self.screenshots: list[str] = []
 
     def play(self, project: Path) -> dict[str, Any]:
         """Make the sample project, label and train in rounds, look at the held-out specimen, read the scores."""
         self._session.create_sample_project(project)
         self._photograph("01-project")
-        for number, n_tiles in enumerate(TILES_PER_ROUND):
+        for number, (n_tiles, iterations) in enumerate(ROUNDS):
             self._label(n_tiles)
             if number == 0:
                 self._photograph("02-painted")
-            self._configure_training()
+            self._configure_training(iterations)
             self._fine_tune(photograph=number == 0)
         self._look_at_held_out()
         self._photograph("04-overlay")
-        self._dock.choose_tab("Measure")
+        self._measure_a_tile()
         self._photograph("05-measure")
         return self._result(time.monotonic() - self._started)
 
@@ -90,7 +92,10 @@ class DemoPlayer:
     def _label(self, n_tiles: int) -> None:
         self._dock.choose_tab("Label")
         for _ in range(n_tiles):
-            self._click(self._dock.loop_bar.next_button)
+            # Done goes on to the next tile by itself.
+            done = self._session.tile in self._painted
+            if done or self._session.tile is None:
+                self._click(self._dock.label_panel.done_button if done else self._dock.loop_bar.next_button)
             self._wait(self._tile_is_shown, "the next tile on the canvas")
             self._paint_tile()
         self._say(f"labelled {n_tiles} tiles")
@@ -108,6 +113,7 @@ class DemoPlayer:
             self._click(self._dock.label_panel.palette_box.button(label_class.value))
             for stroke in plan_strokes(truth, label_class.value, n=STROKES_PER_CLASS, brush_px=BRUSH_PX):
                 self._drag([(y + tile.window.y0, x + tile.window.x0) for y, x in stroke])
+        self._painted.append(tile)
 
     def _drag(self, stroke: Sequence[Point]) -> None:
         """Press, move and release the mouse on the canvas along a stroke in pixels of the micrograph."""
@@ -133,14 +139,14 @@ class DemoPlayer:
 
     # ---- training
 
-    def _configure_training(self) -> None:
+    def _configure_training(self, iterations: int) -> None:
         """Take the program's proposal, with fewer iterations and smaller crops."""
         panel, model = self._dock.train_panel, self._session.prediction.model_run
         self._dock.choose_tab("Train")
         panel.reset_button.click()
         weights = f"run:{model}" if model else "none"
         self._wait(lambda: panel.form.config.weights == weights, "the proposal")
-        for name, value in TRAINING.items():
+        for name, value in (TRAINING | {"iterations": iterations}).items():
             panel.form.editor(name).value = value
 
     def _fine_tune(self, *, photograph: bool) -> None:
@@ -148,7 +154,7 @@ class DemoPlayer:
         training = self._session.training
         self._wait(lambda: training.state.is_active, "the start of the training")
         if photograph:
-            self._wait(lambda: len(training.curves.validations) >= 2, "the second validation")
+            self._wait(lambda: len(training.curves.validations) >= 1, "the first validation")
             self._photograph("03-training")
         self._wait(lambda: not training.state.is_active, "the end of the training")
         state = training.state
@@ -165,6 +171,13 @@ class DemoPlayer:
             self._wait(partial(self._is_predicted, stem), f"the prediction of {stem}")
         self._dock.choose_tab("Label")
         self._viewer.reset_view()
+
+    def _measure_a_tile(self) -> None:
+        held_out = next(tile for tile in self._painted if tile.micrograph in self._held_out())
+        self._session.labelling.go_to(held_out)
+        self._wait(partial(self._is_predicted, held_out.micrograph), "the held-out tile")
+        self._dock.choose_tab("Measure")
+        self._wait(lambda: self._session.readouts.tile is not None, "the IoU of the tile")
 
     def _is_predicted(self, stem: str) -> bool:
         return self._canvas.shown == stem and bool(self._session.prediction.mask(stem).all())
