@@ -412,3 +412,40 @@ def test_the_installed_command_answers():
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert result.returncode == 0
     assert result.stdout.startswith("napari-emtransfer ")
+
+
+@pytest.fixture
+def fake_window(tmp_path, monkeypatch):
+    """In the place of the window: a module that prints and ends as it is told."""
+    from napari_emtransfer.cli import diagnose
+
+    def answer(line, code):
+        (tmp_path / "fake_player.py").write_text(f"import sys\nprint({line!r})\nsys.exit({code})\n")
+
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    monkeypatch.setattr(diagnose, "PLAYER", "fake_player")
+    return answer
+
+
+def test_demo_passes_on_what_the_window_says(fake_window, emtransfer):
+    fake_window('{"mean_iou": 0.5, "screenshots": ["a.png"], "seconds": 1}', 0)
+    code, result, _, _ = emtransfer("demo", "--headless", "--json")
+    assert (code, result) == (0, {"mean_iou": 0.5, "screenshots": ["a.png"], "seconds": 1})
+
+    fake_window('{"error": "It did not train.", "hint": "Try again."}', 1)
+    code, result, _, err = emtransfer("demo", "--headless", "--json")
+    assert (code, result) == (1, {"error": "It did not train.", "hint": "Try again."})
+    assert err == "error: It did not train. Try again.\n"
+
+    fake_window("", -11)
+    assert "245" in emtransfer("demo", "--headless")[3]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a screen")
+def test_demo_without_a_screen_names_headless(monkeypatch, emtransfer):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    code, _, _, err = emtransfer("demo")
+    assert code == 1
+    assert "--headless" in err
