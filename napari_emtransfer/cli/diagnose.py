@@ -60,7 +60,7 @@ def demo(
 
 def _play(project: Path | None, out: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
-        result = _run_player([str(project or Path(folder) / "project"), "--headless", "--out", str(out)])
+        result = _run_player([str(project or Path(folder) / "sample project"), "--headless", "--out", str(out)])
     shots = "\n".join(result["screenshots"])
     text = f"Played a session in {result['seconds']:.0f} s; mean IoU {format_iou(result['mean_iou'])}.\n{shots}"
     return Outcome(result, text)

@@ -68,6 +68,7 @@ class DemoPlayer:
     def play(self, project: Path) -> dict[str, Any]:
         """Make the sample project, label and train in rounds, look at the held-out specimen, read the scores."""
         self._session.create_sample_project(project)
+        self._wait(lambda: self._session.prediction.engine.phase == "ready", "the prediction engine")
         self._photograph("01-project")
         for number, (n_tiles, iterations) in enumerate(ROUNDS):
             self._label(n_tiles)
