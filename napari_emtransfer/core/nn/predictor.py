@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_emtransfer.core.config import PredictConfig
 from napari_emtransfer.core.data.labels import from_targets
@@ -49,6 +50,10 @@ class _Box:
         return [_Box(self.rows, half) for half in self.columns.halved(halo, stride)], 2
 
 
+class _StoppedError(Exception):
+    """A stop was asked for while a window was being computed."""
+
+
 class Predictor:
     """Class probabilities of a micrograph, window by window.
 
@@ -80,6 +85,9 @@ class Predictor:
         self.stride = model.stride
         self._bf16 = devices.resolve_precision(self.config.compute.precision, self.device) == "bf16-mixed"
         self._model = devices.moved(fused_for_inference(model), self.device)
+        self._should_stop: Callable[[], bool] = lambda: False
+        for module in self._model.modules():
+            module.register_forward_pre_hook(self._heed_stop)
         self.halo_px = aligned_up(self.config.halo_px, self.stride)
         self.roi_px = self._resolve_roi()
         self._batch_size = self.config.batch_size or 1
@@ -109,7 +117,8 @@ class Predictor:
         view
             Standardised pixels at the model's working pixel size; only the windows needed are read.
         should_stop
-            Asked before each window; what is predicted by then has been yielded.
+            Asked before each layer of each window, for a large window takes seconds; what was predicted by then
+            has been yielded.
         on_rows
             Told the rows done and the rows in all, after each row of windows.
         window
@@ -121,13 +130,19 @@ class Predictor:
             for length, a, b in zip(view.shape, (target.y0, target.x0), (target.y1, target.x1), strict=True)
         )
         strips = self._valid if self.config.blend == "valid" else self._hann
-        for place, probabilities in strips(view, rows, columns, should_stop):
-            part = place.intersection(target)
-            if part is not None:
-                y, x = part.y0 - place.y0, part.x0 - place.x0
-                yield part, probabilities[:, y : y + part.shape[0], x : x + part.shape[1]]
-                if part.x1 == target.x1:
-                    on_rows(part.y1 - target.y0, target.shape[0])
+        self._should_stop = should_stop
+        with contextlib.suppress(_StoppedError):
+            for place, probabilities in strips(view, rows, columns):
+                part = place.intersection(target)
+                if part is not None:
+                    y, x = part.y0 - place.y0, part.x0 - place.x0
+                    yield part, probabilities[:, y : y + part.shape[0], x : x + part.shape[1]]
+                    if part.x1 == target.x1:
+                        on_rows(part.y1 - target.y0, target.shape[0])
+
+    def _heed_stop(self, _module: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
+        if self._should_stop():
+            raise _StoppedError
 
     def _segments(self, length: int, start: int, stop: int) -> list[Segment]:
         """Windows along one axis of `length` pixels that keep start..stop, and see a halo around it where there is."""
@@ -136,20 +151,14 @@ class Predictor:
         plan = plan_axis(last - first, roi=self.roi_px, halo=self.halo_px, stride=self.stride)
         return [segment.shifted(first) for segment in plan]
 
-    def _valid(
-        self, view: View, rows: list[Segment], columns: list[Segment], should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Window, Probabilities]]:
+    def _valid(self, view: View, rows: list[Segment], columns: list[Segment]) -> Iterator[tuple[Window, Probabilities]]:
         for row in rows:
             for group in _grouped(columns, self._batch_size):
-                if should_stop():
-                    return
                 boxes = [_Box(row, column) for column in group]
                 for box, probabilities in zip(boxes, self._probabilities(view, boxes), strict=True):
                     yield box.kept, probabilities
 
-    def _hann(
-        self, view: View, rows: list[Segment], columns: list[Segment], should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Window, Probabilities]]:
+    def _hann(self, view: View, rows: list[Segment], columns: list[Segment]) -> Iterator[tuple[Window, Probabilities]]:
         """Whole rows at once: a row's lower overlap waits in `carried` for the row below."""
         row_weights, column_weights = fade_weights(rows), fade_weights(columns)
         left, right = columns[0].start, columns[-1].stop
@@ -158,8 +167,6 @@ class Predictor:
             strip = np.zeros((self.n_classes, row.stop - row.start, right - left), np.float32)
             strip[:, : carried.shape[1]] = carried
             for column, weights in zip(columns, column_weights, strict=True):
-                if should_stop():
-                    return
                 (probabilities,) = self._probabilities(view, [_Box(row.uncropped(), column.uncropped())])
                 probabilities *= row_weights[i][:, None] * weights
                 strip[:, :, column.start - left : column.stop - left] += probabilities

@@ -76,20 +76,26 @@ def test_any_size_is_predicted(trained, shape):
 
 
 def test_rows_are_told_and_a_stop_is_obeyed(trained, micrograph):
-    told, asked = [], 0
+    told, done = [], []
+    p = predictor(trained, roi_px=256, halo_px=32)
+    for piece in p.predict(micrograph, lambda: len(done) == 3):
+        done += [piece]
+    assert len(done) == 3
+    list(p.predict(micrograph, on_rows=lambda done, total: told.append((done, total))))
+    assert told == sorted(told)
+    assert told[-1] == (500, 500)
+
+
+def test_a_stop_is_heard_in_the_middle_of_a_window(trained, micrograph):
+    asked = 0
 
     def stop():
         nonlocal asked
         asked += 1
-        return asked > 3
+        return asked == 20
 
-    p = predictor(trained, roi_px=256, halo_px=32)
-    done = list(p.predict(micrograph, stop, lambda done, total: told.append((done, total))))
-    assert len(done) == 3
-    told.clear()
-    list(p.predict(micrograph, on_rows=lambda done, total: told.append((done, total))))
-    assert told == sorted(told)
-    assert told[-1] == (500, 500)
+    assert list(predictor(trained, roi_px=1024).predict(micrograph, stop)) == []
+    assert asked == 20
 
 
 def test_batches_of_windows_equal_single_windows(trained, micrograph):
