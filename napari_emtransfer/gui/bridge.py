@@ -117,6 +117,10 @@ class Bridge(QObject):
 
         return self._start(guarded, progress, done, failed)
 
+    def hand_over(self, function: Callable[[], object]) -> None:
+        """Call `function` on the GUI thread soon; for progress of slow work. Callable from any thread."""
+        self._handed_over.emit(lambda: None if self._closed else self.attempt(function))
+
     def attempt(self, function: Callable[[], Any]) -> bool:
         """Run a quick command here and now; a fault is reported, and False returned."""
         ok, value = _guarded(function)
@@ -152,8 +156,8 @@ class Bridge(QObject):
         if progress is not None:
             worker.yielded.connect(lambda value: None if self._closed else progress(value))
         worker.returned.connect(lambda outcome: self._finish(outcome, done, failed))
-        worker.aborted.connect(lambda: self._finish((True, None), done, failed))
-        worker.finished.connect(lambda: self._workers.discard(worker))
+        worker.aborted.connect(lambda *_: self._finish((True, None), done, failed))
+        worker.finished.connect(lambda *_: self._workers.discard(worker))
         worker.start()
         return worker
 

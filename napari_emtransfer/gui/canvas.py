@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from napari.layers import Labels
@@ -260,8 +260,8 @@ def _union(a: Window, b: Window) -> Window:
 
 
 def _n_bytes(image: CanvasImage) -> int:
-    levels = image.data[1:] if image.multiscale else [image.data]
-    return sum(level.nbytes for level in levels)
+    levels: list[Any] = list(image.data[1:]) if image.multiscale else [image.data]
+    return sum(int(level.nbytes) for level in levels)
 
 
 def _text_overlay(viewer: ViewerModel):  # noqa: ANN202 (napari's overlay, which has moved in 0.9)

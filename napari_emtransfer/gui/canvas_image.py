@@ -27,6 +27,11 @@ class CanvasImage:
     pixel_size_nm: float | None
     shape: tuple[int, int]
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a pixel."""
+        return np.dtype(self.data[0].dtype if self.multiscale else self.data.dtype)  # type: ignore[union-attr]
+
 
 def load_canvas_image(stem: str, micrograph: Micrograph, pixel_size_nm: float | None) -> CanvasImage:
     """Read what the canvas shows. Slow: for a background thread."""

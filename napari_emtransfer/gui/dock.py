@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from napari.utils.theme import get_theme
@@ -88,7 +89,7 @@ class EMTransferDock(QWidget):
             self.tabs.setTabToolTip(self.tabs.addTab(_scrolled(panel), title), tip)
         layout.addWidget(self.tabs, 1)
 
-    def _actions(self) -> dict[str, object]:
+    def _actions(self) -> dict[str, Callable[[], object]]:
         label, tools = self.label_panel, self.label_panel.tools
         keys = {str(value): (lambda value=value: label.choose_class(value)) for value in range(1, 10)}
         modes = {"B": "paint", "E": "erase", "P": "polygon", "F": "fill", "M": "pan_zoom"}

@@ -6,6 +6,7 @@ magicgui's float field rounds to its decimals, which turns a learning rate of 1e
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from magicgui.backends._qtpy.widgets import QBaseValueWidget
 from magicgui.widgets.bases import ValueWidget
@@ -82,14 +83,14 @@ class LogSpinBox(QAbstractSpinBox):
 
 
 class _Backend(QBaseValueWidget):
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(LogSpinBox, "value", "setValue", "valueChanged", **kwargs)
 
 
 class LogFloat(ValueWidget):
     """The log-scale number field as a magicgui widget."""
 
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(widget_type=_Backend, **kwargs)
 
 

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 from napari_emtransfer.gui import thumbnails
 
 if TYPE_CHECKING:
-    from napari_emtransfer.core.data.project import MicrographRecord
+    from napari_emtransfer.core.data.project_records import MicrographRecord
 
 
 class Column(IntEnum):

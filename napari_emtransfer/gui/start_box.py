@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGroupBox, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.widgets import ElidedLabel, button, wrapped_label
@@ -66,5 +66,6 @@ class StartBox(QGroupBox):
         if roots:
             self._recent_layout.addWidget(ElidedLabel("Recent projects"))
         for root in roots:
-            widget = button(root.name, f"Open {root}", lambda root=root: self.recent_requested.emit(root))
+            text = self.fontMetrics().elidedText(f"{root.name}  in  {root.parent}", Qt.TextElideMode.ElideMiddle, 300)
+            widget = button(text, f"Open {root}", lambda root=root: self.recent_requested.emit(root))
             self._recent_layout.addWidget(widget)

@@ -81,6 +81,8 @@ class ToolBox(QWidget):
             self._layer.brush_size = size
 
     def _follow(self, _event: object = None) -> None:
+        if self._layer is None:
+            return
         mode = str(self._layer.mode)
         self._group.setExclusive(False)
         for name, widget in self.buttons.items():

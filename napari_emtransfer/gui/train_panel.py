@@ -28,6 +28,7 @@ class TrainPanel(QWidget):
         self._edited = self._filling = False
         self._stale = True
         self._last_phase: Phase | None = None
+        self._listing = 0
         self.proposal_label = wrapped_label("Open a project and paint a few strokes of each class.", name="proposal")
         self.train_button = button(
             "Fine-tune T",
@@ -206,8 +207,14 @@ class TrainPanel(QWidget):
             ended = [r for r in records if r.status in ("cancelled", "interrupted")]
             return records, frozenset(r.id for r in ended if project.run(r.id).checkpoint_path("last").is_file())
 
-        is_active = self._session.training.state.is_active
-        self._bridge.run(read, done=lambda found: self.runs.set_runs(*found, is_active), failed=lambda *_: None)
+        self._listing += 1
+        listing, is_active = self._listing, self._session.training.state.is_active
+
+        def show(found: tuple[list, frozenset[str]]) -> None:
+            if listing == self._listing:  # an answer of before is late
+                self.runs.set_runs(*found, is_active)
+
+        self._bridge.run(read, done=show, failed=lambda *_: None)
 
 
 def run_text(run: RunState) -> str:

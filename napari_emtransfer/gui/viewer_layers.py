@@ -125,7 +125,7 @@ class ViewerLayers:
 
     def _show_micrograph(self, image: CanvasImage, place: dict[str, Any]) -> None:
         layer = self.find(MICROGRAPH)
-        if layer is not None and (image.multiscale or layer.multiscale or layer.data.dtype != image.data.dtype):
+        if layer is not None and (image.multiscale or layer.multiscale or layer.data.dtype != image.dtype):
             self._viewer.layers.remove(layer)  # napari cannot change a flat layer into a pyramid, nor a texture's type
             layer = None
         if layer is None:

@@ -35,7 +35,7 @@ def runner():
 def window(make_napari_viewer, runner):
     """Hands on a shown window with the dock; training and engine are said by the test."""
     viewer = make_napari_viewer(show=True)
-    dock = open_dock(viewer, runner)
+    dock = open_dock(viewer, runner, size=(1000, 800))
     yield Hands(viewer, dock)
     dock.owner.close()
 

@@ -53,7 +53,9 @@ def test_keys_choose_class_tool_and_tile(project):
     project.key("u")
     assert session.labelling.tile_state(third) == "unsure"
     assert project.dock.help_label.isHidden()
-    project.viewer.window._qt_window.activateWindow()
+    main_window = project.viewer.window._qt_window
+    main_window.activateWindow()
+    project.wait(main_window.isActiveWindow, "an active window")
     project.key("?", Qt.KeyboardModifier.ShiftModifier)
     assert not project.dock.help_label.isHidden()
 

@@ -23,28 +23,28 @@ def test_files_are_added_and_bad_ones_reported(project, tmp_path):
         QPointF(5, 5), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     )
     panel.dropEvent(drop)
-    project.wait(lambda: panel.table.rowCount() == 4, "the new row")
+    project.wait(lambda: panel.micrographs.table.rowCount() == 4, "the new row")
     project.wait(lambda: any("bad.tif" in text for text in project.dock.messages.texts()), "the message")
-    project.wait(lambda: not panel.progress.isVisible(), "the end of the progress bar")
-    project.wait(lambda: not panel.table.stems_without_thumbnail(), "the thumbnails")
+    project.wait(lambda: not panel.micrographs.job_bar.isVisible(), "the end of the progress bar")
+    project.wait(lambda: not panel.micrographs.table.stems_without_thumbnail(), "the thumbnails")
 
 
 def test_specimen_domain_and_pixel_size_are_corrected_in_the_table(project):
     panel, session = project.dock.project_panel, project.session
-    panel.table.item(0, Column.SPECIMEN).setText("alloy 7")
+    panel.micrographs.table.item(0, Column.SPECIMEN).setText("alloy 7")
     assert session.records[0].specimen == "alloy 7"
-    panel.table.item(0, Column.PIXEL_SIZE).setText("2,5")
+    panel.micrographs.table.item(0, Column.PIXEL_SIZE).setText("2,5")
     assert session.records[0].pixel_size_nm == 2.5
-    panel.table.item(1, Column.PIXEL_SIZE).setText("wide")
+    panel.micrographs.table.item(1, Column.PIXEL_SIZE).setText("wide")
     assert session.records[1].pixel_size_nm is None
     assert project.dock.messages.texts()
-    assert panel.table.item(1, Column.PIXEL_SIZE).text() == ""
-    assert panel.table.isColumnHidden(Column.DOMAIN)
-    panel.table.selectRow(2)
-    panel.domain_edit.setText("80 kV")
-    panel.domain_edit.returnPressed.emit()
+    assert panel.micrographs.table.item(1, Column.PIXEL_SIZE).text() == ""
+    assert panel.micrographs.table.isColumnHidden(Column.DOMAIN)
+    panel.micrographs.table.selectRow(2)
+    panel.micrographs.domain_edit.setText("80 kV")
+    panel.micrographs.domain_edit.returnPressed.emit()
     assert session.records[2].domain == "80 kV"
-    assert not panel.table.isColumnHidden(Column.DOMAIN)
+    assert not panel.micrographs.table.isColumnHidden(Column.DOMAIN)
 
 
 def test_a_notice_mends_itself_with_its_button(project, monkeypatch):
@@ -83,14 +83,14 @@ def test_micrographs_are_shown_by_double_click_and_removed_after_asking(project,
     panel, session = project.dock.project_panel, project.session
     other = next(i for i, r in enumerate(session.records) if r.stem != session.current)
     stem = session.records[other].stem
-    panel.table.itemDoubleClicked.emit(panel.table.item(other, Column.NAME))
+    panel.micrographs.table.itemDoubleClicked.emit(panel.micrographs.table.item(other, Column.NAME))
     project.shown(stem)
-    panel.table.selectRow(other)
+    panel.micrographs.table.selectRow(other)
     monkeypatch.setattr(dialogs, "confirm_removal", lambda _parent, stems: False)
-    project.click(panel.remove_button)
+    project.click(panel.micrographs.remove_button)
     assert len(session.records) == 3
     monkeypatch.setattr(dialogs, "confirm_removal", lambda _parent, stems: True)
-    project.click(panel.remove_button)
+    project.click(panel.micrographs.remove_button)
     assert stem not in {r.stem for r in session.records}
 
 
@@ -100,7 +100,8 @@ def test_labelled_parts_are_shown(project):
     project.session.labelling.annotation(stem)[:64] = 1
     project.session.labelling.mark_dirty()
     project.wait(
-        lambda: project.dock.project_panel.table.item(row, Column.LABELLED).text() == "50 %", "the labelled part"
+        lambda: project.dock.project_panel.micrographs.table.item(row, Column.LABELLED).text() == "50 %",
+        "the labelled part",
     )
 
 
