@@ -187,10 +187,11 @@ def test_import_wants_a_data_set_or_folders(tmp_path, dataset, emtransfer):
     assert emtransfer("import", tmp_path / "p", dataset, "--images", dataset)[0] == 2
 
 
-def test_import_explains_a_bad_map(tmp_path, dataset, emtransfer):
+@pytest.mark.parametrize("text", ["matrix", "0=a,0=b", "x=a", "0="])
+def test_import_explains_a_bad_map(tmp_path, dataset, emtransfer, text):
     emtransfer("init", tmp_path / "p")
     folders = ("--images", dataset / "images", "--masks", dataset / "masks")
-    code, _, _, err = emtransfer("import", tmp_path / "p", *folders, "--map", "matrix")
+    code, _, _, err = emtransfer("import", tmp_path / "p", *folders, "--map", text)
     assert code == 1
     assert "0=matrix,255=pore" in err
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_emtransfer import __version__
-from napari_emtransfer.cli import compute, diagnose, manage
+from napari_emtransfer.cli import compute, diagnose, manage, weights
 from napari_emtransfer.cli.output import print_fault
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 manage.register(app)
 compute.register(app)
 diagnose.register(app)
+weights.register(app)
 
 # click's UsageError, which newer typers carry inside themselves.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -57,5 +58,6 @@ def _explain_usage(error: BaseException, *, as_json: bool) -> int:
     path = getattr(context, "command_path", "emtransfer")
     if type(error).__name__ == "NoArgsIsHelpError":  # no verb at all: typer has printed the help
         return 2
-    print_fault(error.format_message(), f"See: {path} --help", as_json=as_json)  # type: ignore[attr-defined]
+    message = error.format_message().replace("Value error, ", "").rstrip(".")  # type: ignore[attr-defined]
+    print_fault(f"{message}.", f"See: {path} --help", as_json=as_json)
     return 2

@@ -133,8 +133,11 @@ def _imported(report: ImportReport, project: Path) -> Outcome:
 def _parse_map(text: str) -> dict[int, str]:
     """'0=matrix,255=pore' → {0: 'matrix', 255: 'pore'}."""
     pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(value.strip().isdigit() and name.strip() for value, _, name in pairs):
+    well_formed = all(value.strip().isdigit() and name.strip() for value, _, name in pairs)
+    mapping = {int(value): name.strip() for value, _, name in pairs} if well_formed else {}
+    if len(mapping) != len(pairs):
         raise LabelError(
-            f"--map is {text!r}, but must be VALUE=NAME pairs, separated by commas.", "For example 0=matrix,255=pore."
+            f"--map is {text!r}, but must be VALUE=NAME pairs separated by commas, each value once.",
+            "For example 0=matrix,255=pore.",
         )
-    return {int(value): name.strip() for value, _, name in pairs}
+    return mapping
