@@ -13,7 +13,7 @@ from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 
 from napari_emtransfer.core.config import Architecture, ModelConfig
-from napari_emtransfer.core.errors import EMTransferError, WeightsError
+from napari_emtransfer.core.errors import EMTransferError
 
 
 class SegmentationModel(nn.Module):
@@ -45,10 +45,10 @@ class SegmentationModel(nn.Module):
 
 
 def build_model(config: ModelConfig, weights: str = "none") -> SegmentationModel:
-    """Network for `config`, with `weights`: "none", "imagenet", or the path of a safetensors file.
+    """Network for `config`, with `weights`: "none", a name of the registry ("imagenet", "micronet", …), or a path.
 
-    The first convolution of three-channel weights is summed over its input channels: on a grey image that equals
-    feeding the image three times. Initialisation draws from torch's global generator.
+    Weights that are not on this machine yet are fetched. The first convolution of three-channel weights becomes a
+    one-channel one (see `first_layer`). Initialisation draws from torch's global generator.
 
     Raises
     ------
@@ -57,39 +57,29 @@ def build_model(config: ModelConfig, weights: str = "none") -> SegmentationModel
     WeightsError
         When the weights cannot be had or do not fit.
     """
-    model = _build(config, "imagenet" if weights == "imagenet" else None)
-    if weights not in ("none", "imagenet"):
-        from napari_emtransfer.core.nn.weights import load_weights
+    model = _build(config)
+    if weights != "none":
+        from napari_emtransfer.core.nn.weights import initialise
 
-        load_weights(model, weights)
+        initialise(model, weights)
     return model.to(memory_format=torch.channels_last)
 
 
-def _build(config: ModelConfig, encoder_weights: str | None) -> SegmentationModel:
+def _build(config: ModelConfig) -> SegmentationModel:
     _check_architecture(config.architecture)
     encoder = resolve_encoder(config.encoder)
     try:
         built = getattr(smp, config.architecture)(
-            encoder_name=encoder, encoder_weights=encoder_weights, in_channels=1, classes=config.n_classes
+            encoder_name=encoder, encoder_weights=None, in_channels=1, classes=config.n_classes
         )
     except Exception as error:
-        # Downloads and unsuitable encoders fail in many ways (OSError, KeyError, ValueError, hub errors).
-        raise _building_failed(config, encoder_weights, error) from error
+        # Unsuitable encoders fail in many ways (KeyError, ValueError, RuntimeError, ...).
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise EMTransferError(
+            f"The encoder {config.encoder!r} does not work in the architecture {config.architecture!r}: {reason}",
+            "Unet with resnet18, resnet34 or efficientnet-b0 works.",
+        ) from error
     return SegmentationModel(config, built.encoder, built.decoder, built.segmentation_head)
-
-
-def _building_failed(config: ModelConfig, encoder_weights: str | None, error: Exception) -> EMTransferError:
-    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-    if encoder_weights is not None:
-        return WeightsError(
-            f"The ImageNet weights of the encoder {config.encoder!r} could not be fetched: {reason}",
-            "Without a way to the internet, bring the weights as a safetensors file and name its path, or train from "
-            'scratch with the weights "none".',
-        )
-    return EMTransferError(
-        f"The encoder {config.encoder!r} does not work in the architecture {config.architecture!r}: {reason}",
-        "Unet with resnet18, resnet34 or efficientnet-b0 works.",
-    )
 
 
 def _check_architecture(name: str) -> None:
