@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,14 +44,16 @@ def masked_dice(logits: Tensor, targets: Tensor) -> Tensor:
     Sums run over the labelled pixels of the whole batch (not per image, where a rare class is often absent);
     a class without a label in the batch is left out. Soft Dice after Milletari et al., 3DV 2016.
     """
-    labelled = targets != IGNORE_INDEX
-    probabilities = logits.softmax(dim=1).movedim(1, -1)[labelled]
-    truth = functional.one_hot(targets[labelled], logits.shape[1]).to(probabilities.dtype)
-    overlap = (probabilities * truth).sum(0)
-    total = probabilities.sum(0) + truth.sum(0)
-    present = truth.sum(0) > 0
-    dice = (2 * overlap + _EPSILON) / (total + _EPSILON)
-    return (1 - dice[present]).mean() if bool(present.any()) else logits.sum() * 0
+    labelled = (targets != IGNORE_INDEX).unsqueeze(1).to(logits.dtype)
+    probabilities = logits.softmax(dim=1) * labelled
+    classes = targets.clamp(max=logits.shape[1] - 1).unsqueeze(1)
+    truth = torch.zeros_like(probabilities).scatter_(1, classes, labelled)
+    over_batch = (0, 2, 3)
+    overlap, n_true = (probabilities * truth).sum(over_batch), truth.sum(over_batch)
+    dice = (2 * overlap + _EPSILON) / (probabilities.sum(over_batch) + n_true + _EPSILON)
+    # Sums instead of boolean indexing: a GPU would have to wait for the sizes.
+    present = (n_true > 0).to(logits.dtype)
+    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
 
 
 class SegmentationLoss(nn.Module):

@@ -41,6 +41,8 @@ class Optimization:
     def __init__(
         self, model: SegmentationModel, config: TrainConfig, device: torch.device, notify: Callable[[str], None]
     ) -> None:
+        # All crops have one shape, so trying out the convolution algorithms pays; only the CPU promises equal runs.
+        torch.backends.cudnn.benchmark = device.type == "cuda"
         fabric = Fabric(
             accelerator=device.type,
             devices=[device.index] if device.type == "cuda" else 1,

@@ -78,8 +78,9 @@ def test_any_size_is_predicted(trained, shape):
 def test_rows_are_told_and_a_stop_is_obeyed(trained, micrograph):
     told, done = [], []
     p = predictor(trained, roi_px=256, halo_px=32)
-    for piece in p.predict(micrograph, lambda: len(done) == 3):
-        done += [piece]
+    pieces = p.predict(micrograph, lambda: len(done) == 3)
+    while piece := next(pieces, None):
+        done.append(piece)
     assert len(done) == 3
     list(p.predict(micrograph, on_rows=lambda done, total: told.append((done, total))))
     assert told == sorted(told)
