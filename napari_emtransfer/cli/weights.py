@@ -94,14 +94,16 @@ def verify() -> Outcome:
 
 def _fetch(entry: WeightsEntry) -> str:
     """Report of the comparison with the encoder."""
-    from napari_emtransfer.core.nn import store, weights
-    from napari_emtransfer.core.nn.importing import check_encoder
+    from napari_emtransfer.core.nn import store
 
-    if entry.family == "imagenet":
-        tensors = weights.imagenet_tensors(entry)
-    else:
+    if entry.family != "imagenet":
         with _progress_bar(entry.name) as progress:
-            tensors = weights.read_tensors(store.ensure(entry, progress))
+            path = store.ensure(entry, progress)
+    # Only now: torch takes seconds to import, and a download fails sooner.
+    from napari_emtransfer.core.nn.importing import check_encoder
+    from napari_emtransfer.core.nn.weights import imagenet_tensors, read_tensors
+
+    tensors = imagenet_tensors(entry) if entry.family == "imagenet" else read_tensors(path)
     return str(check_encoder(entry.encoder, tensors, entry.name)) if entry.encoder else f"{len(tensors)} tensors"
 
 

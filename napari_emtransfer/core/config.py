@@ -38,7 +38,8 @@ class ModelConfig(_Config):
 class TrainConfig(_Config):
     """One training run. Iterations, not epochs: five tiles and fifty are comparable then.
 
-    `weights` is "none", "imagenet", a path to a safetensors file, or "run:ID" to go on from an earlier run.
+    `weights` is "none", a name of the registry of weights ("imagenet", "micronet", "micronet:resnet50", an imported
+    one's), the path of a file, or "run:ID" to go on from an earlier run.
     `split` names a split that came with an imported data set; otherwise the labelled micrographs are split by specimen.
     `train` and `validation` name micrographs (stems) by hand and win over both.
     """

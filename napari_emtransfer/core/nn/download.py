@@ -177,9 +177,14 @@ def _not_downloaded(url: str, error: Exception, downloader: ResumingDownloader, 
 def _reason(error: Exception) -> str:
     import requests
 
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection breaks off again and again"
-    if isinstance(error, requests.Timeout):
-        return "the server does not answer"
+    reasons: dict[type[Exception], str] = {
+        requests.exceptions.ChunkedEncodingError: "the connection breaks off again and again",
+        requests.Timeout: "the server does not answer",
+        requests.exceptions.SSLError: "its certificate is not trusted here (REQUESTS_CA_BUNDLE names another bundle)",
+        requests.exceptions.ProxyError: "the proxy does not let it through (HTTPS_PROXY names it)",
+    }
+    for kind, reason in reasons.items():
+        if isinstance(error, kind):
+            return reason
     text = str(error)
     return text if text.startswith("the connection ended") else "the server cannot be reached"

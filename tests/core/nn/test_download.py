@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 
 from napari_emtransfer.core.errors import StorageError, WeightsError
 from napari_emtransfer.core.nn import download as module
@@ -138,6 +139,23 @@ def test_without_a_server_the_error_says_how_to_bring_the_file(server, tmp_path)
     assert caught.value.hint == (
         "Without a way to the internet, download http://127.0.0.1:9/weights.pth on another computer and put it at HERE."
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (requests.exceptions.SSLError, "certificate is not trusted"),
+        (requests.exceptions.ProxyError, "proxy does not let it through"),
+        (requests.exceptions.ReadTimeout, "does not answer"),
+    ],
+)
+def test_faults_of_the_network_are_told_apart(tmp_path, monkeypatch, fault, said):
+    def fail(*args, **kwargs):
+        raise fault
+
+    monkeypatch.setattr(requests, "get", fail)
+    with pytest.raises(WeightsError, match=said):
+        download("https://localhost/w.pth", tmp_path / "w.pth")
 
 
 def test_a_cancelled_download_keeps_what_it_has(server, tmp_path):
