@@ -1,11 +1,11 @@
-"""Does a training make painting stutter? Gaps of the event loop in the real window, idle, painting, painting while training.
+"""Does a training make painting stutter? Gaps of the event loop in the real window, while still and while painting.
 
     python -m benchmarks.gui_latency [--seconds 20] [--size 1024]     (without a display: xvfb-run -a python -m …)
 
-A timer of 5 ms runs on the GUI thread; the gap is the time between two of its ticks beyond those 5 ms. Strokes are made of
-real mouse events. The last line is one JSON object; `idle_p99_ms` and `training_p99_ms` are both taken while painting, so
-that their difference is what the training adds; `napari_p99_ms` is painting in plain napari. Without a graphics card the
-drawing itself (Mesa's llvmpipe) takes most of the time.
+A timer of 5 ms runs on the GUI thread; the gap is the time between two of its ticks beyond those 5 ms. Strokes are
+made of real mouse events. The last line is one JSON object; `idle_p99_ms` and `training_p99_ms` are both taken while
+painting, so that their difference is what the training adds; `napari_p99_ms` is painting in plain napari. Without a
+graphics card the drawing itself (Mesa's llvmpipe) takes most of the time.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class GapMeter:
         self._last = now
 
     def percentile(self, q: float) -> float:
+        """Gap in ms that `q` per cent of all gaps do not exceed."""
         return round(float(np.percentile(self.gaps_ms, q)), 1)
 
 
@@ -72,6 +73,7 @@ def make_project(root: Path, size: int) -> None:
 
 
 def wait(condition, seconds: float = 120) -> None:
+    """Let the event loop run until `condition()` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -95,6 +97,7 @@ def paint(viewer, seconds: float) -> None:
 
 
 def start_training(dock: EMTransferDock) -> None:
+    """A training that does not end by itself, past its first iterations."""
     config = TrainConfig(iterations=100_000, crop_px=128, validate_every=50, compute=ComputeConfig(device="auto"))
     dock.session.training.start(config)
     wait(lambda: dock.session.training.state.iteration > 2 or not dock.session.training.state.is_active)
@@ -104,6 +107,7 @@ def start_training(dock: EMTransferDock) -> None:
 
 
 def measure(seconds: float, size: int, window: tuple[int, int]) -> dict[str, object]:
+    """Make a project, open it in a window, and play in it."""
     with tempfile.TemporaryDirectory() as folder:
         make_project(Path(folder) / "project", size)
         viewer = napari.Viewer()
@@ -137,6 +141,7 @@ def control(seconds: float, size: int, window: tuple[int, int]) -> float:
 
 
 def play(viewer, dock: EMTransferDock, seconds: float) -> dict[str, object]:
+    """Still, painting, painting while training."""
     still, idle, training = GapMeter(), GapMeter(), GapMeter()
     with still:
         QTest.qWait(round(seconds * 500))
@@ -161,6 +166,7 @@ def play(viewer, dock: EMTransferDock, seconds: float) -> dict[str, object]:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--size", type=int, default=1024, help="edge of the micrographs in pixels")

@@ -81,11 +81,9 @@ class MicrographBox(QGroupBox):
         self._stop.clear()
         self.job_bar.begin(f"Importing {folder.name} …")
 
-        def step(done: int, total: int) -> None:
+        def step(done: int, total: int, _name: str) -> None:
             if self._stop.is_set():
-                raise EMTransferError(
-                    "The import was stopped.", "What was imported so far stays; import again to go on."
-                )
+                raise EMTransferError("The import was stopped.", "What is imported stays; import again to go on.")
             self._bridge.hand_over(lambda: self.job_bar.step(done, total))
 
         self._bridge.run(

@@ -43,7 +43,6 @@ class ProjectPanel(QWidget):
         self._lay_out()
         self._connect()
         self._on_project()
-        self._on_micrographs()
 
     # ---- what the user asks
 
@@ -136,6 +135,7 @@ class ProjectPanel(QWidget):
         self._on_layers()
         self._on_schema()
         self.micrographs.refresh()
+        self._on_micrographs()
 
     def _on_micrographs(self) -> None:
         self.notices.set_notices(self._session.notices())

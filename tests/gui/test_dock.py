@@ -7,7 +7,6 @@ import sys
 import threading
 
 import numpy as np
-import pytest
 import tifffile
 from gui_helpers import open_dock
 from qtpy.QtCore import QThreadPool
@@ -167,8 +166,8 @@ def open_dock_only(viewer):
     return dock
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_curves_follow_the_theme(project, theme):
-    project.viewer.theme = theme
-    dark_ink = project.dock.train_panel.plots._ink_color
-    assert (int(dark_ink[1:3], 16) > 128) == (theme == "dark")
+def test_the_curves_follow_the_theme(window):
+    for theme in ("light", "dark"):
+        window.viewer.theme = theme
+        ink = window.dock.train_panel.plots._ink_color
+        assert (int(ink[1:3], 16) > 128) == (theme == "dark")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from qtpy.QtCore import Qt
 
 
@@ -89,15 +88,11 @@ def test_layers_are_known_by_metadata_not_by_name(project):
     assert layers.annotation.data is project.session.labelling.annotation(project.session.current)
 
 
-@pytest.mark.parametrize(
-    ("index", "style", "contour", "visible"), [(0, "contour", 2, True), (1, "fill", 0, True), (2, "off", 0, False)]
-)
-def test_the_prediction_is_drawn_as_wanted(project, index, style, contour, visible):
-    view = project.dock.label_panel.view
-    view.style_box.setCurrentIndex((index + 1) % 3)
-    view.style_box.setCurrentIndex(index)
-    layer = project.dock.canvas.layers.prediction
-    assert (layer.visible, layer.contour) == (visible, contour)
+def test_the_prediction_is_drawn_as_wanted(project):
+    view, layer = project.dock.label_panel.view, project.dock.canvas.layers.prediction
+    for index, contour, visible in [(1, 0, True), (2, 0, False), (0, 2, True)]:
+        view.style_box.setCurrentIndex(index)
+        assert (layer.visible, layer.contour) == (visible, contour)
     view.entropy_check.setChecked(True)
     assert project.dock.canvas.layers.find("entropy").visible
     view.grid_check.setChecked(False)

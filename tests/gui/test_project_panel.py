@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from session_helpers import label
+from skimage.io import imsave
 
 from napari_emtransfer.gui import dialogs
 from napari_emtransfer.gui.micrograph_table import Column
@@ -99,10 +102,35 @@ def test_labelled_parts_are_shown(project):
     row = [r.stem for r in project.session.records].index(stem)
     project.session.labelling.annotation(stem)[:64] = 1
     project.session.labelling.mark_dirty()
-    project.wait(
-        lambda: project.dock.project_panel.micrographs.table.item(row, Column.LABELLED).text() == "50 %",
-        "the labelled part",
-    )
+    table = project.dock.project_panel.micrographs.table
+    project.wait(lambda: table.item(row, Column.LABELLED).text() == "50 %", "the labelled part")
+
+
+def test_a_labelled_folder_is_imported_and_can_be_stopped(project, tmp_path):
+    box = project.dock.project_panel.micrographs
+    folder = write_dataset(tmp_path / "data", n=4)
+    box.import_dataset(folder)
+    box.job_bar.cancel_button.click()
+    project.wait(lambda: not box.job_bar.isVisible(), "the end of the job")
+    assert "The import was stopped." in project.dock.messages.texts()[0]
+    box.import_dataset(folder)
+    project.wait(lambda: box.table.rowCount() == 7, "the imported micrographs")
+    assert project.session.schema.names == ("matrix", "pore", "crack")
+    assert set(project.dock.project_panel.classes.name_edits) == {1, 2, 3}
+    rows = [row for row in range(7) if box.table.item(row, Column.NAME).text().startswith("im")]
+    project.wait(lambda: {box.table.item(row, Column.LABELLED).text() for row in rows} == {"100 %"}, "their labels")
+
+
+def write_dataset(folder, n):
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for i in range(n):
+        pixels = np.random.default_rng(i).integers(0, 255, (64, 64), np.uint8)
+        imsave(folder / "images" / f"im{i}.png", pixels, check_contrast=False)
+        imsave(folder / "masks" / f"im{i}.png", (pixels % 3 + 1).astype(np.uint8), check_contrast=False)
+    classes = {"1": "matrix", "2": "pore", "3": "crack"}
+    (folder / "dataset.json").write_text(json.dumps({"classes": classes}))
+    return folder
 
 
 @pytest.mark.parametrize("missing", ["", "no-such-folder"])
