@@ -60,3 +60,9 @@ def test_boundary_by_class():
     mask[:, 5:] = 2
     result = evaluation({"a": matrix(90)}, boundary=boundary_counts(mask, mask, 2))
     assert result.boundary_iou == {"matrix": 1.0, "pore": 1.0}
+
+
+def test_a_figure_from_strokes_says_so_and_a_figure_from_tiles_does_not():
+    sparse = evaluation({"a": matrix(90)}, note="Held out.", labelled_fraction=0.034)
+    assert sparse.note.startswith("Held out. Measured on the 3 % ")
+    assert evaluation({"a": matrix(90)}, note="Held out.", labelled_fraction=0.9).note == "Held out."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from napari_emtransfer.core.evaluate.bootstrap import mean_iou_interval
 from napari_emtransfer.core.evaluate.boundary import BoundaryCounts
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
+
+# Below this the labels are strokes rather than outlined tiles.
+_SPARSE: Final = 0.5
 
 
 class Evaluation(BaseModel):
@@ -55,7 +59,7 @@ def summarize(
     ci95, ci_method = _interval(measured, seed)
     return Evaluation(
         ground=ground,
-        note=note,
+        note=f"{note} {_coverage(labelled_fraction)}".strip(),
         mean_iou=_known(total.mean_iou()),
         iou=by_class(class_names, total.iou()),
         ci95=ci95,
@@ -66,6 +70,18 @@ def summarize(
         boundary_iou=by_class(class_names, (boundary or BoundaryCounts.zeros(n_classes)).iou()),
         labelled_fraction=labelled_fraction,
         micrographs=list(micrographs),
+    )
+
+
+def _coverage(labelled_fraction: float) -> str:
+    """What a figure from strokes leaves out; nothing where most pixels are labelled."""
+    if labelled_fraction >= _SPARSE:
+        return ""
+    percent = 100 * labelled_fraction
+    shown = f"{percent:.0f}" if percent >= 1 else f"{percent:.1g}"
+    return (
+        f"Measured on the {shown} % of its pixels that are labelled: strokes keep off the boundaries, "
+        "so a wholly labelled tile would score lower."
     )
 
 
