@@ -69,7 +69,9 @@ class LoopBar(QWidget):
         if self._last_iou is not None and abs(model.mean_iou - self._last_iou) >= 0.005:
             trend = " ▲" if model.mean_iou > self._last_iou else " ▼"
         self._last_iou = model.mean_iou
-        self.iou_label.setText(f"IoU {iou_text(model.mean_iou)} {interval_text(model.ci95)}{trend}".replace("  ", " "))
+        ground = " on strokes" if model.is_from_strokes else ""
+        text = f"IoU {iou_text(model.mean_iou)}{ground} {interval_text(model.ci95)}{trend}"
+        self.iou_label.setText(text.replace("  ", " ").strip())
         self.iou_label.setToolTip(f"Class-mean IoU on held-out micrographs. {sentence_case(model.note)}")
 
     def set_run(self, run: RunState) -> None:

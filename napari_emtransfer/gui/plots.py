@@ -106,5 +106,6 @@ class RunPlots(QWidget):
         plot.setToolTip(tooltip)
         plot.setLabel("left", title)
         plot.getAxis("left").setWidth(46)
+        plot.getAxis("left").enableAutoSIPrefix(False)  # "loss (×0.001)" is no unit that anybody reads
         plot.showGrid(x=False, y=True, alpha=0.15)
         return plot

@@ -29,6 +29,7 @@ def model_readout(run: Run) -> ModelReadout:
         ci95=(float(ci95[0]), float(ci95[1])) if ci95 else None,
         ground=str(result.get("ground") or ""),
         note=str(result.get("note") or ""),
+        labelled_fraction=result.get("labelled_fraction"),
     )
 
 

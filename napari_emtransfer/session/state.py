@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from napari_emtransfer.core.evaluate.report import SPARSE_FRACTION
+
 
 class Phase(StrEnum):
     """Where a training run stands; the last four are terminal."""
@@ -114,7 +116,10 @@ class SaveState:
 
 @dataclass(frozen=True)
 class ModelReadout:
-    """IoU per class of a finished run on its held-out ground, with the 95 % interval of the mean and its note."""
+    """IoU per class of a finished run on its held-out ground, with the 95 % interval of the mean and its note.
+
+    `labelled_fraction` is the share of that ground's pixels that the figure was measured on; None where unknown.
+    """
 
     run_id: str
     mean_iou: float | None
@@ -122,6 +127,12 @@ class ModelReadout:
     ci95: tuple[float, float] | None
     ground: str
     note: str
+    labelled_fraction: float | None = None
+
+    @property
+    def is_from_strokes(self) -> bool:
+        """True where most of the ground is unlabelled: strokes keep off the boundaries, so the figure flatters."""
+        return self.labelled_fraction is not None and self.labelled_fraction < SPARSE_FRACTION
 
 
 TileGround = Literal["training tile", "training micrograph", "held-out"]

@@ -67,6 +67,12 @@ def test_the_loop_bar_shows_the_score_and_its_trend(shown):
     assert "Held out: spot3" in bar.iou_label.toolTip()
 
 
+def test_the_loop_bar_says_when_the_score_stands_on_strokes(shown):
+    bar = shown(LoopBar())
+    bar.set_model(ModelReadout("r1", 1.0, {}, None, "specimen", "", labelled_fraction=0.03))
+    assert bar.iou_label.text() == "IoU 1.00 on strokes"
+
+
 def test_the_loop_bar_counts_tiles(shown, qtbot):
     bar = shown(LoopBar())
     bar.set_tiles(TileCount(7, 40))

@@ -16,7 +16,7 @@ from napari_emtransfer.core.evaluate.boundary import BoundaryCounts
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
 
 # Below this the labels are strokes rather than outlined tiles.
-_SPARSE: Final = 0.5
+SPARSE_FRACTION: Final = 0.5
 
 
 class Evaluation(BaseModel):
@@ -75,7 +75,7 @@ def summarize(
 
 def _coverage(labelled_fraction: float) -> str:
     """What a figure from strokes leaves out; nothing where most pixels are labelled."""
-    if labelled_fraction >= _SPARSE:
+    if labelled_fraction >= SPARSE_FRACTION:
         return ""
     percent = 100 * labelled_fraction
     shown = f"{percent:.0f}" if percent >= 1 else f"{percent:.1g}"
