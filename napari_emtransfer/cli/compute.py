@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
 def train(
     project: ProjectFolder,
     strategy: Annotated[StrategyName, typer.Option(help="From scratch, or go on from weights.")] = _DEFAULTS.strategy,
-    weights: Annotated[str, typer.Option(help="none, imagenet, a safetensors file, or run:ID.")] = _DEFAULTS.weights,
+    weights: Annotated[
+        str, typer.Option(help="none, a name of `weights list`, a file, or run:ID.")
+    ] = _DEFAULTS.weights,
     encoder: Annotated[str, typer.Option(help="Any encoder of segmentation-models-pytorch.")] = _DEFAULTS.encoder,
     architecture: Annotated[Architecture, typer.Option(help="The network.")] = _DEFAULTS.architecture,
     iterations: Annotated[int, typer.Option(help="Optimiser steps.")] = _DEFAULTS.iterations,

@@ -85,22 +85,18 @@ def check_formats() -> Check:
 
 
 def check_weights() -> Check:
-    """ImageNet weights come over the network at first use; then they lie in a cache."""
-    caches = [Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"]
-    caches.append(Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch")) / "hub" / "checkpoints")
-    names = sorted(p.name.removeprefix("models--") for c in caches if c.is_dir() for p in c.iterdir() if _is_weights(p))
+    """Which pretrained encoders are on this machine: all that a place without network can start from."""
+    from napari_emtransfer.core.nn import store
+
+    names = sorted(entry.name for entry in store.all_entries() if entry.file_name and store.is_here(entry))
     if not names:
         return Check(
             name="weights",
             level="advice",
             found="no pretrained encoder on this machine; training from scratch works without",
-            remedy="The first `emtransfer train PROJECT --weights imagenet` fetches them: be online once.",
+            remedy="Be online once and run: emtransfer weights fetch imagenet:resnet18",
         )
     return Check(name="weights", level="ok", found=", ".join(names))
-
-
-def _is_weights(path: Path) -> bool:
-    return path.name.startswith("models--") or path.suffix in {".pth", ".safetensors"}
 
 
 def check_disk() -> Check:
