@@ -60,6 +60,7 @@ class Canvas(QObject):
         connect(signals.tile_states_changed, self._on_tile_states)
         connect(signals.schema_changed, lambda: self.layers.set_schema(self._session.schema))
         connect(signals.prediction_changed, self._on_prediction)
+        connect(signals.model_changed, lambda _run: self.set_prediction_style(self._style))
         connect(signals.readouts_changed, lambda _readouts: self._show_text())
 
     # ---- what the panels ask
@@ -72,7 +73,8 @@ class Canvas(QObject):
     def set_prediction_style(self, style: str) -> None:
         """Show the prediction as "contour" or "fill", or not at all ("off")."""
         self._style = style
-        self.layers.set_prediction_style(style)
+        has_model = self._session.prediction.model_run is not None
+        self.layers.set_prediction_style(style if has_model else "off")
 
     def set_entropy_visible(self, visible: bool) -> None:
         """Show or hide the uncertainty."""
@@ -155,7 +157,7 @@ class Canvas(QObject):
         self.layers.show(
             image, annotation, session.prediction.mask(stem), session.prediction.entropy(stem), session.schema
         )
-        self.layers.set_prediction_style(self._style)
+        self.set_prediction_style(self._style)
         self.layers.set_entropy_visible(self._entropy_wanted)
         self._watch(self.layers.annotation)
         self._on_tile_states(stem)

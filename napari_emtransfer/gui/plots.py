@@ -81,7 +81,9 @@ class RunPlots(QWidget):
 
     def _draw(self, name: str, iterations: np.ndarray, values: list[float | None]) -> None:
         line = self._lines.get(name) or self._add_line(name)
-        line.setData(iterations, np.array([np.nan if v is None else v for v in values], dtype=float), connect="finite")
+        heights = np.array([np.nan if v is None else v for v in values], dtype=float)
+        known = np.isfinite(heights)
+        line.setData(iterations[known], heights[known])
 
     def _add_line(self, name: str) -> pg.PlotDataItem:
         is_mean = name == "mean"

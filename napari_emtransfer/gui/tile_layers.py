@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ from napari.layers import Shapes
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
-from napari_emtransfer.gui.viewer_layers import KEY
+from napari_emtransfer.gui.viewer_layers import KEY, place_layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -22,12 +23,29 @@ MAX_MARKS: Final = 300
 DIM: Final = "#00000073"
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """Shapes with their looks, and where they lie: `scale` in world units per pixel."""
+
+    shapes: list[NDArray[Any]]
+    types: list[str]
+    edge_colors: list[str]
+    edge_widths: list[float]
+    face_colors: list[str]
+    scale: float
+    units: str
+
+
 class TileLayers:
-    """Two Shapes layers above the others; the annotation below them stays the selected layer, so it is painted on."""
+    """Two Shapes layers above the others; the annotation below them stays the selected layer, so it is painted on.
+
+    The layers are changed in place: taking a layer away costs napari a third of a second.
+    """
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._grid_visible = True
+        self._grid_drawn: object = None
 
     def find(self, role: str) -> Any:
         """The layer with this role, or None."""
@@ -35,75 +53,87 @@ class TileLayers:
 
     def show_grid(self, grid: TileGrid, states: Mapping[tuple[int, int], str], scale: float, units: str) -> None:
         """Draw the grid's lines, and a coloured frame around tiles that are done, unsure or skipped."""
-        self._remove(GRID)
-        lines = _lines(grid)
         marked = [tile for tile in grid if states.get((tile.row, tile.column)) in STATE_COLORS][:MAX_MARKS]
-        frames = [_corners(_inset(tile.window)) for tile in marked]
-        shapes = [*lines, *frames]
-        if not shapes:
+        colors = [STATE_COLORS[states[tile.row, tile.column]] for tile in marked]
+        wanted = (_size(grid), grid.n_rows, grid.n_columns, tuple(marked), tuple(colors), scale, units)
+        if wanted == self._grid_drawn and self.find(GRID) is not None:
             return
-        colors = [LINE_COLOR] * len(lines) + [STATE_COLORS[states[t.row, t.column]] for t in marked]
-        self._add(
-            GRID,
-            shapes,
+        self._grid_drawn = wanted
+        lines, frames = _lines(grid), [_corners(_inset(tile.window)) for tile in marked]
+        drawing = _Drawing(
+            [*lines, *frames],
+            ["line"] * len(lines) + ["rectangle"] * len(frames),
+            [LINE_COLOR] * len(lines) + colors,
+            [1.0] * len(lines) + [3.0] * len(frames),
+            ["transparent"] * (len(lines) + len(frames)),
             scale,
             units,
-            name="tiles",
-            shape_type=["line"] * len(lines) + ["rectangle"] * len(frames),
-            edge_color=colors,
-            edge_width=[1.0] * len(lines) + [3.0] * len(frames),
-            face_color="transparent",
-            opacity=0.35,
-            visible=self._grid_visible,
         )
+        self._draw(GRID, drawing, name="tiles", opacity=0.35)
+        self.set_grid_visible(self._grid_visible)
 
     def show_tile(self, tile: Tile | None, shape: tuple[int, int], scale: float, units: str) -> None:
-        """Outline a tile and dim what lies around it; None takes both away."""
-        selected = self._viewer.layers.selection.active
-        self._remove(TILE)
+        """Outline a tile and dim what lies around it; None hides both."""
         if tile is None:
+            self._hide(TILE)
             return
-        around = [_corners(w) for w in _surrounding(tile.window, shape)]
-        frame = _corners(tile.window)
+        around = [_corners(window) for window in _surrounding(tile.window, shape)]
+        n = len(around)
         width = max(1.0, max(tile.window.shape) / 256)
-        self._add(
-            TILE,
-            [*around, frame],
+        drawing = _Drawing(
+            [*around, _corners(tile.window)],
+            ["rectangle"] * (n + 1),
+            ["transparent"] * n + [LINE_COLOR],
+            [0.0] * n + [width],
+            [DIM] * n + ["transparent"],
             scale,
             units,
-            name="current tile",
-            shape_type="rectangle",
-            face_color=[DIM] * len(around) + ["transparent"],
-            edge_color=["transparent"] * len(around) + [LINE_COLOR],
-            edge_width=[0.0] * len(around) + [width],
-            opacity=1.0,
         )
-        if selected is not None and selected in self._viewer.layers:
-            self._viewer.layers.selection.active = selected
+        self._draw(TILE, drawing, name="current tile", opacity=1.0)
 
     def set_grid_visible(self, visible: bool) -> None:
         """Show or hide the lines between the tiles."""
         self._grid_visible = visible
         layer = self.find(GRID)
-        if layer is not None:
+        if layer is not None and layer.visible != visible:
             layer.visible = visible
 
-    def _add(self, role: str, shapes: list[NDArray[Any]], scale: float, units: str, **look: Any) -> None:
+    def _draw(self, role: str, drawing: _Drawing, **look: Any) -> None:
+        layer = self.find(role)
+        if layer is None:
+            self._insert(role, drawing, look)
+            return
+        place_layer(layer, drawing.scale, drawing.units)
+        layer.data = list(zip(drawing.shapes, drawing.types, strict=True))
+        layer.edge_width = drawing.edge_widths
+        layer.edge_color = drawing.edge_colors
+        layer.face_color = drawing.face_colors
+        if not layer.visible:
+            layer.visible = True
+
+    def _insert(self, role: str, drawing: _Drawing, look: dict[str, Any]) -> None:
+        layer = Shapes(
+            drawing.shapes,
+            shape_type=drawing.types,
+            edge_color=drawing.edge_colors,
+            edge_width=drawing.edge_widths,
+            face_color=drawing.face_colors,
+            scale=(drawing.scale,) * 2,
+            units=(drawing.units,) * 2,
+            metadata={KEY: role},
+            **look,
+        )
         selected = self._viewer.layers.selection.active
-        place = {"scale": (scale, scale), "units": (units, units), "metadata": {KEY: role}}
-        layer = Shapes(shapes, **place, **look)
-        index = len(self._viewer.layers)
         tile_layer = self.find(TILE)
-        if role == GRID and tile_layer is not None:
-            index = self._viewer.layers.index(tile_layer)
-        self._viewer.layers.insert(index, layer)
+        at = self._viewer.layers.index(tile_layer) if tile_layer is not None else len(self._viewer.layers)
+        self._viewer.layers.insert(at, layer)
         if selected is not None:
             self._viewer.layers.selection.active = selected
 
-    def _remove(self, role: str) -> None:
+    def _hide(self, role: str) -> None:
         layer = self.find(role)
-        if layer is not None:
-            self._viewer.layers.remove(layer)
+        if layer is not None and layer.visible:
+            layer.visible = False
 
 
 def focus_on(viewer: ViewerModel, window: Window, scale: float, margin: float = 0.2) -> None:
@@ -116,12 +146,17 @@ def focus_on(viewer: ViewerModel, window: Window, scale: float, margin: float = 
     viewer.camera.zoom = min(canvas_height / height, canvas_width / width)
 
 
-def _lines(grid: TileGrid) -> list[NDArray[Any]]:
+def _size(grid: TileGrid) -> tuple[int, int]:
     last = grid.tile(grid.n_rows - 1, grid.n_columns - 1).window
+    return last.y1, last.x1
+
+
+def _lines(grid: TileGrid) -> list[NDArray[Any]]:
+    height, width = _size(grid)
     rows = [grid.tile(row, 0).window.y0 - 0.5 for row in range(1, grid.n_rows)]
     columns = [grid.tile(0, column).window.x0 - 0.5 for column in range(1, grid.n_columns)]
-    across = [np.array([[y, -0.5], [y, last.x1 - 0.5]]) for y in rows]
-    return across + [np.array([[-0.5, x], [last.y1 - 0.5, x]]) for x in columns]
+    across = [np.array([[y, -0.5], [y, width - 0.5]]) for y in rows]
+    return across + [np.array([[-0.5, x], [height - 0.5, x]]) for x in columns]
 
 
 def _corners(window: Window) -> NDArray[Any]:

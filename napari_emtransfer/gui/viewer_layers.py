@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,6 +25,8 @@ NAMES: Final = {
     ANNOTATION: "labels",
 }
 CONTOUR_PX: Final = 2
+MAX_CONTOUR_PIXELS: Final = 16_000_000
+LONG_UNITS: Final = {"nm": "nanometer", "pixel": "pixel"}
 
 
 class ViewerLayers:
@@ -33,7 +34,7 @@ class ViewerLayers:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self.on_annotation_layer: Callable[[Labels], object] = lambda _layer: None
+        self._colors: dict[str, tuple[Labels, dict[int | None, str]]] = {}
 
     def find(self, role: str) -> Any:
         """The layer with this role, or None."""
@@ -59,16 +60,15 @@ class ViewerLayers:
     ) -> None:
         """Put a micrograph with its annotation and overlays on the canvas, in place of the one before.
 
-        `annotation` and `prediction` (H, W) are shown without a copy: strokes land in the session's own array.
+        `annotation` and `prediction` (H, W) are shown without a copy: strokes land in the session's own array. The
+        prediction stays hidden until `set_prediction_style`: each of napari's redraws would compute its outlines anew.
         """
-        place = _placement(image.pixel_size_nm)
+        place = (scale_of(image.pixel_size_nm), "nm" if image.pixel_size_nm else "pixel")
         self._show_micrograph(image, place)
         self._show(ENTROPY, Image, entropy.astype(np.float32), place, **_entropy_look(len(schema)))
-        self._show(PREDICTION, Labels, prediction, place, opacity=0.9)
-        labels = self._show(ANNOTATION, Labels, annotation, place, opacity=0.55)
+        self._show(PREDICTION, Labels, prediction, place, visible=False)
+        self._show(ANNOTATION, Labels, annotation, place, opacity=0.55)
         self.set_schema(schema)
-        if labels is not None:
-            self.on_annotation_layer(labels)
 
     def activate_annotation(self) -> None:
         """Make the annotation the selected layer, so that napari's tools act on it."""
@@ -82,8 +82,9 @@ class ViewerLayers:
         colors |= {c.value: c.color for c in schema.classes}
         for role in (PREDICTION, ANNOTATION):
             layer = self.find(role)
-            if layer is not None:
+            if layer is not None and self._colors.get(role) != (layer, colors):
                 layer.colormap = DirectLabelColormap(color_dict=colors)
+                self._colors[role] = (layer, colors)
         entropy = self.find(ENTROPY)
         if entropy is not None:
             entropy.contrast_limits = _entropy_look(len(schema))["contrast_limits"]
@@ -104,12 +105,14 @@ class ViewerLayers:
             image.refresh(thumbnail=False, extent=False)
 
     def set_prediction_style(self, style: str) -> None:
-        """`style` is "contour", "fill" or "off"."""
+        """Show "contour", "fill" or "off"; areas for outlines where a very large micrograph makes those too slow."""
         layer = self.prediction
-        if layer is not None:
-            layer.visible = style != "off"
-            layer.contour = CONTOUR_PX if style == "contour" else 0
-            layer.opacity = 0.9 if style == "contour" else 0.4
+        if layer is None:
+            return
+        outlined = style == "contour" and layer.data.size <= MAX_CONTOUR_PIXELS
+        _set(layer, visible=False)  # until all is set: each step would redraw
+        _set(layer, contour=CONTOUR_PX if outlined else 0, opacity=0.9 if outlined else 0.4)
+        _set(layer, visible=style != "off")
 
     def set_entropy_visible(self, visible: bool) -> None:
         """Show or hide the uncertainty."""
@@ -123,31 +126,32 @@ class ViewerLayers:
         for layer in [layer for layer in self._viewer.layers if KEY in layer.metadata]:
             self._viewer.layers.remove(layer)
 
-    def _show_micrograph(self, image: CanvasImage, place: dict[str, Any]) -> None:
+    def _show_micrograph(self, image: CanvasImage, place: tuple[float, str]) -> None:
         layer = self.find(MICROGRAPH)
         if layer is not None and (image.multiscale or layer.multiscale or layer.data.dtype != image.dtype):
             self._viewer.layers.remove(layer)  # napari cannot change a flat layer into a pyramid, nor a texture's type
             layer = None
         if layer is None:
             look = {"multiscale": image.multiscale, "contrast_limits": image.contrast_limits, "colormap": "gray"}
-            layer = Image(image.data, name=image.stem, metadata={KEY: MICROGRAPH}, **look, **place)
+            layer = Image(image.data, name=image.stem, metadata={KEY: MICROGRAPH}, **look, **_placement(place))
             self._viewer.layers.insert(self._index_below(MICROGRAPH), layer)
             return
         layer.data = image.data
         layer.contrast_limits_range = image.contrast_limits
         layer.contrast_limits = image.contrast_limits
         layer.name = image.stem
-        _move(layer, place)
+        place_layer(layer, *place)
 
-    def _show(self, role: str, kind: type[Layer], data: NDArray[Any], place: dict[str, Any], **look: Any) -> Any:
+    def _show(self, role: str, kind: type[Layer], data: NDArray[Any], place: tuple[float, str], **look: Any) -> None:
         layer = self.find(role)
         if layer is None:
-            layer = kind(data, name=NAMES[role], metadata={KEY: role}, **look, **place)
+            layer = kind(data, name=NAMES[role], metadata={KEY: role}, **(look | _placement(place)))
             self._viewer.layers.insert(self._index_below(role), layer)
-        else:
-            layer.data = data
-            _move(layer, place)
-        return layer
+            return
+        if role == PREDICTION:
+            _set(layer, visible=False)
+        layer.data = data
+        place_layer(layer, *place)
 
     def _index_below(self, role: str) -> int:
         """Where a layer of this role belongs: right under the lowest of those that go above it."""
@@ -177,14 +181,23 @@ def scale_of(pixel_size_nm: float | None) -> float:
     return pixel_size_nm or 1.0
 
 
-def _placement(pixel_size_nm: float | None) -> dict[str, Any]:
-    unit = "nm" if pixel_size_nm else "pixel"
-    return {"scale": (scale_of(pixel_size_nm),) * 2, "units": (unit, unit)}
+def place_layer(layer: Layer, scale: float, unit: str) -> None:
+    """Pixels of `scale` `unit`; nothing is redrawn where nothing changes."""
+    if tuple(layer.scale) != (scale, scale):
+        layer.scale = (scale, scale)
+    if {str(u) for u in layer.units} != {LONG_UNITS[unit]}:
+        layer.units = (unit, unit)
 
 
-def _move(layer: Layer, place: dict[str, Any]) -> None:
-    layer.scale = place["scale"]
-    layer.units = place["units"]
+def _placement(place: tuple[float, str]) -> dict[str, Any]:
+    return {"scale": (place[0],) * 2, "units": (place[1],) * 2}
+
+
+def _set(layer: Layer, **values: Any) -> None:
+    """Set what differs: napari redraws at every assignment."""
+    for name, value in values.items():
+        if getattr(layer, name) != value:
+            setattr(layer, name, value)
 
 
 def _entropy_look(n_classes: int) -> dict[str, Any]:

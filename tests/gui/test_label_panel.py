@@ -76,7 +76,8 @@ def test_another_micrograph_is_shown_from_the_box(project):
     project.shown(other)
     assert project.dock.canvas.layers.find("micrograph").name == other
     roles = [layer.metadata["emtransfer"] for layer in project.viewer.layers]
-    assert roles == ["micrograph", "entropy", "prediction", "annotation", "grid"]
+    assert roles == ["micrograph", "entropy", "prediction", "annotation", "grid", "tile"]
+    assert not project.viewer.layers[-1].visible, "no tile of this micrograph is chosen"
     assert project.dock.canvas.layers.annotation.data is project.session.labelling.annotation(other)
 
 
@@ -90,6 +91,8 @@ def test_layers_are_known_by_metadata_not_by_name(project):
 
 def test_the_prediction_is_drawn_as_wanted(project):
     view, layer = project.dock.label_panel.view, project.dock.canvas.layers.prediction
+    assert not layer.visible, "there is no model yet"
+    project.session.prediction.model_run = "0001-train"
     for index, contour, visible in [(1, 0, True), (2, 0, False), (0, 2, True)]:
         view.style_box.setCurrentIndex(index)
         assert (layer.visible, layer.contour) == (visible, contour)
