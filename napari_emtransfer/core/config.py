@@ -48,7 +48,7 @@ class TrainConfig(_Config):
     weights: str = "none"
     architecture: Architecture = "Unet"
     encoder: str = "resnet18"
-    iterations: int = Field(default=300, ge=1)
+    iterations: int = Field(default=250, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=8, ge=1)
     crop_px: int = Field(default=256, ge=32, multiple_of=32)
