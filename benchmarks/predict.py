@@ -5,9 +5,10 @@
 A ResNet-18 U-Net, trained for a moment on synthetic micrographs (or `--checkpoint`), so that its norms and filters are
 no initialisation. Three figures:
 
-`ratio`: pixels per second of the Predictor on 4096² over those of the bare network, in turns, median over repeats. The
-bare network gets the same pixels, at the same precision, channels last, as plain windows without halo or overlap, with
-nothing read, cropped or copied; its window is the fastest of several sizes, found first.
+`ratio`: pixels per second of the Predictor on 4096² over those of the bare network, median over repeats. The bare
+network gets the same pixels, at the same precision, channels last, as plain windows without halo or overlap, with
+nothing read, cropped or copied; its window is the fastest of several sizes, found first. The two take turns, a quarter
+of the image at a time, so that other work on the machine slows both; the ratio of processor times ignores it.
 `peak_gb`: peak resident memory of a fresh process that predicts 16384² from a generated image into nothing, less that
 of the same process with the model loaded and one window of 64² predicted. In float32, the larger of the two precisions.
 `max_difference`: the largest difference of any probability between tiled and whole prediction in float32.
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,38 +65,49 @@ class TiledMicrograph:
     """A view of any size that repeats a small image, mirrored, and holds no more than that."""
 
     def __init__(self, patch: NDArray[np.float32], shape: tuple[int, int]) -> None:
-        self._patch, self.shape = patch, shape
+        self.patch, self.shape = patch, shape
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Pixels of `window`."""
         rows, columns = (
             np.abs((np.arange(a, b) + n) % (2 * n) - n) % n
-            for a, b, n in zip((window.y0, window.x0), (window.y1, window.x1), self._patch.shape, strict=True)
+            for a, b, n in zip((window.y0, window.x0), (window.y1, window.x1), self.patch.shape, strict=True)
         )
-        return self._patch[np.ix_(rows, columns)]
+        return self.patch[np.ix_(rows, columns)]
 
 
 def _compute(precision: str) -> ComputeConfig:
     return ComputeConfig(device="cpu", precision=precision)
 
 
+class Clock:
+    """Adds up wall and processor seconds over with-blocks."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def __enter__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += time.perf_counter() - self._wall
+        self.cpu += time.process_time() - self._cpu
+
+
 def run_predictor(model: SegmentationModel, view: Any, precision: str) -> float:
     """Predict the whole view and drop the result → seconds."""
-    predictor = Predictor(model, PredictConfig(compute=_compute(precision)))
     started = time.perf_counter()
-    for _ in predictor.predict(view):
+    for _ in Predictor(model, PredictConfig(compute=_compute(precision))).predict(view):
         pass
     return time.perf_counter() - started
 
 
 @torch.inference_mode()
-def run_bare(model: SegmentationModel, images: list[torch.Tensor], precision: str) -> float:
-    """The network on windows that are already there → seconds."""
-    started = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+def run_bare(model: SegmentationModel, images: list[torch.Tensor], precision: str, clock: Clock) -> None:
+    """The network on windows that are already there."""
+    with clock, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         for image in images:
             model(image)
-    return time.perf_counter() - started
 
 
 def windows(view: Any, edge: int) -> list[torch.Tensor]:
@@ -110,30 +122,58 @@ def windows(view: Any, edge: int) -> list[torch.Tensor]:
 
 
 def throughput(model: SegmentationModel, precision: str, edge: int, repeats: int) -> dict[str, Any]:
-    """Predictor against bare network on edge², in turns."""
+    """Predictor against bare network on edge², in turns of one window of the Predictor and as many bare pixels."""
     view = TiledMicrograph(synthetic((512, 512), 9).image, (edge, edge))
-    sizes = [size for size in (512, 1024, 2048) if size <= edge]
-    # One pass each over a quarter of the image, after a window to warm up.
-    quarter = TiledMicrograph(view.read(Window(y0=0, x0=0, y1=512, x1=512)), (max(sizes), max(sizes)))
-    trial = {}
-    for size in sizes:
-        images = windows(quarter, size)
-        run_bare(model, images[:1], precision)
-        trial[size] = run_bare(model, images, precision)
-    best = min(trial, key=lambda size: trial[size])
-    images = windows(view, best)
-    bare, ours = [], []
+    size = _fastest_window(model, view, precision)
+    images = windows(view, size)
+    ratios, cpu_ratios, seconds = [], [], []
     for _ in range(repeats):
-        bare.append(run_bare(model, images, precision))
-        ours.append(run_predictor(model, view, precision))
-        say(f"{precision}: bare {bare[-1]:.1f} s, tiled {ours[-1]:.1f} s, ratio {bare[-1] / ours[-1]:.3f}")
-    ratios = sorted(b / o for b, o in zip(bare, ours, strict=True))
+        bare, ours, done = Clock(), Clock(), 0
+        with ours:
+            pieces = Predictor(model, PredictConfig(compute=_compute(precision))).predict(view)
+        for _ in pieces_timed(pieces, ours):
+            share = images[done : done + max(1, len(images) // N_TURNS)]
+            run_bare(model, share, precision, bare)
+            done += len(share)
+        run_bare(model, images[done:], precision, bare)
+        ratios.append(bare.wall / ours.wall)
+        cpu_ratios.append(bare.cpu / ours.cpu)
+        seconds.append(ours.wall)
+        say(
+            f"{precision}: bare {bare.wall:.1f} s, tiled {ours.wall:.1f} s, ratio {ratios[-1]:.3f}; processor time "
+            f"{bare.cpu:.1f} s, {ours.cpu:.1f} s, ratio {cpu_ratios[-1]:.3f}"
+        )
     return {
         "ratio": round(median(ratios), 3),
-        "ratios": [round(r, 3) for r in ratios],
-        "megapixels_per_second": round(edge**2 / 1e6 / median(ours), 3),
-        "bare_window_px": best,
+        "ratios": [round(r, 3) for r in sorted(ratios)],
+        "ratio_of_processor_time": round(median(cpu_ratios), 3),
+        "megapixels_per_second": round(edge**2 / 1e6 / median(seconds), 3),
+        "bare_window_px": size,
     }
+
+
+# The default windows cut 4096² into four.
+N_TURNS = 4
+
+
+def pieces_timed(pieces: Iterator[Any], clock: Clock) -> Iterator[Any]:
+    """`pieces`, with the time that it takes to make them on `clock`."""
+    while True:
+        with clock:
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
+
+
+def _fastest_window(model: SegmentationModel, view: Any, precision: str) -> int:
+    seconds = {}
+    for size in (512, 1024, 2048):
+        images, clock = windows(TiledMicrograph(view.patch, (2048, 2048)), size), Clock()
+        run_bare(model, images[:1], precision, Clock())
+        run_bare(model, images, precision, clock)
+        seconds[size] = clock.cpu
+    return min(seconds, key=lambda size: seconds[size])
 
 
 def difference(model: SegmentationModel, edge: int) -> dict[str, float]:
