@@ -208,7 +208,7 @@ def speak(*lines: str, engine: bool) -> list:
 
 def test_garbage_gives_an_error_line_and_the_engine_goes_on():
     good = to_line(train("env-1"))
-    bad_field = good.replace('"iterations":300', '"iterations":-1')
+    bad_field = good.replace(f'"iterations":{TrainConfig().iterations}', '"iterations":-1')
     answers = speak("garbage {", '{"kind":"train"}', bad_field, "[1]", good, engine=True)
     kinds = {(a.run_id, getattr(a, "kind", "finished")) for a in answers}
     assert kinds == {("unknown", "protocol"), ("env-1", "protocol"), ("env-1", "finished")}
