@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, get_args
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit, SpinBox
@@ -89,6 +89,8 @@ LIMITS: Final = {
 class OptionalField(QWidget):
     """A tick and an editor; the value is None while the tick is off."""
 
+    toggled = Signal()
+
     def __init__(self, editor: ValueWidget, value_when_off: Any, tooltip: str) -> None:
         super().__init__()
         self._editor = editor
@@ -100,6 +102,7 @@ class OptionalField(QWidget):
         layout.addWidget(editor.native, 1)
         editor.value = value_when_off
         self._tick.native.toggled.connect(editor.native.setEnabled)
+        self._tick.native.toggled.connect(lambda _on: self.toggled.emit())
         self.set_value(None)
 
     def value(self) -> Any:
@@ -115,15 +118,19 @@ class OptionalField(QWidget):
 
 
 class ConfigForm(QWidget):
-    """All choices of a training run. `config` is what the fields say now; setting it fills them."""
+    """All choices of a training run. `config` is what the fields say now; setting it fills them.
 
-    changed = Signal()
+    `edited(field)` follows what the user changes, and what code sets through `editor`, but not setting `config`.
+    """
+
+    edited = Signal(str)
 
     def __init__(self, config: TrainConfig | None = None) -> None:
         super().__init__()
         self._editors: dict[str, ValueWidget] = {}
         self._optional: dict[str, OptionalField] = {}
         self._rest = config or TrainConfig()
+        self._filling = False
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)
@@ -131,8 +138,10 @@ class ConfigForm(QWidget):
         for name in FIELDS:
             layout.addRow(*self._row(name))
         self.config = self._rest
-        for editor in self._editors.values():
-            editor.changed.connect(lambda _value: self.changed.emit())
+        for name, editor in self._editors.items():
+            editor.changed.connect(lambda _value, name=name: self._on_edit(name))
+        for name, field in self._optional.items():
+            field.toggled.connect(lambda name=name: self._on_edit(name))
 
     @property
     def config(self) -> TrainConfig:
@@ -145,17 +154,29 @@ class ConfigForm(QWidget):
 
     @config.setter
     def config(self, config: TrainConfig) -> None:
+        self.fill(config)
+
+    def fill(self, config: TrainConfig, keep: Collection[str] = ()) -> None:
+        """Fill the fields, all but those named in `keep`."""
         self._rest = config
         values = config.model_dump() | config.compute.model_dump()
+        self._filling = True
         for name in FIELDS:
+            if name in keep:
+                continue
             if name in self._optional:
                 self._optional[name].set_value(values[name])
             else:
                 self._set(name, values[name])
+        self._filling = False
 
     def editor(self, name: str) -> ValueWidget:
         """The magicgui widget of a field."""
         return self._editors[name]
+
+    def _on_edit(self, name: str) -> None:
+        if not self._filling:
+            self.edited.emit(name)
 
     def _value(self, name: str) -> Any:
         return self._optional[name].value() if name in self._optional else self._editors[name].value

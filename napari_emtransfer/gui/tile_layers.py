@@ -64,7 +64,7 @@ class TileLayers:
             [*lines, *frames],
             ["line"] * len(lines) + ["rectangle"] * len(frames),
             [LINE_COLOR] * len(lines) + colors,
-            [1.0] * len(lines) + [3.0] * len(frames),
+            [1.0] * len(lines) + [2.0] * len(frames),
             ["transparent"] * (len(lines) + len(frames)),
             scale,
             units,
@@ -165,7 +165,7 @@ def _corners(window: Window) -> NDArray[Any]:
     return np.array([[y0, x0], [y0, x1], [y1, x1], [y1, x0]])
 
 
-def _inset(window: Window, by: int = 4) -> Window:
+def _inset(window: Window, by: int = 3) -> Window:
     return Window(y0=window.y0 + by, x0=window.x0 + by, y1=window.y1 - by, x1=window.x1 - by)
 
 

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_emtransfer.core.config import TrainConfig
-from napari_emtransfer.gui.config_form import ConfigForm
+from napari_emtransfer.gui.config_form import FIELDS, ConfigForm
 from napari_emtransfer.gui.plots import RunPlots
 from napari_emtransfer.gui.run_list import RunList
 from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text, sentence_case, wrapped_label
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class TrainPanel(QWidget):
-    """The proposal fills the form until the user changes a field; Fine-tune always runs what the form says."""
+    """The proposal fills the form, all but the fields that the user has changed; Fine-tune runs what the form says."""
 
     def __init__(self, owner: ViewerSession) -> None:
         super().__init__()
         self._session, self._bridge = owner.session, owner.bridge
-        self._edited = self._filling = False
+        self._overridden: set[str] = set()
         self._stale = True
         self._last_phase: Phase | None = None
         self._listing = 0
@@ -50,14 +50,11 @@ class TrainPanel(QWidget):
     # ---- what buttons and keys do
 
     def start(self) -> None:
-        """Fine-tune with what the form says; the proposal is brought up to date first unless the user changed it."""
+        """Fine-tune with what the form says; the proposal is brought up to date first, what the user changed stays."""
         if self._session.project is None or self._session.training.state.is_active or not self.train_button.isEnabled():
             return
         self._set_startable(False)
-        if self._edited:
-            self._launch()
-        else:
-            self._propose(then=self._launch)
+        self._propose(then=self._launch)
 
     def resume(self, run_id: str) -> None:
         """Go on with a run from its last checkpoint."""
@@ -65,7 +62,7 @@ class TrainPanel(QWidget):
 
     def forget_changes(self) -> None:
         """Fill the form with the proposal again."""
-        self._edited = False
+        self._overridden.clear()
         self._propose()
 
     def refresh_proposal(self) -> None:
@@ -110,13 +107,14 @@ class TrainPanel(QWidget):
         connect(signals.micrographs_changed, self._outdate)
         connect(signals.run_changed, self._on_run)
         connect(signals.curves_changed, self._on_curves)
-        self.form.changed.connect(self._on_edit)
+        self.form.edited.connect(self._overridden.add)
         self.runs.resume_requested.connect(self.resume)
 
     # ---- the session says
 
     def _on_project(self) -> None:
-        self._edited, self._stale = False, True
+        self._overridden.clear()
+        self._stale = True
         self.setEnabled(self._session.project is not None)
         self.proposal_label.setText("Paint a few strokes of each class; the proposal then stands here.")
         self._on_curves()
@@ -148,9 +146,8 @@ class TrainPanel(QWidget):
         def done(found: tuple[TrainConfig, str]) -> None:
             self._stale = False
             config, why = found
-            self.proposal_label.setText(why)
-            if not self._edited:
-                self._fill(config)
+            self.proposal_label.setText(why + self._said_overrides())
+            self.form.fill(config, keep=self._overridden)
             if callable(then):
                 then()
 
@@ -179,14 +176,11 @@ class TrainPanel(QWidget):
         if not self._bridge.attempt(lambda: self._session.training.start(config)):
             self._set_startable(True)
 
-    def _fill(self, config: TrainConfig) -> None:
-        self._filling = True
-        self.form.config = config
-        self._filling = False
-
-    def _on_edit(self) -> None:
-        if not self._filling:
-            self._edited = True
+    def _said_overrides(self) -> str:
+        """The fields that the user has changed, in words."""
+        if not self._overridden:
+            return ""
+        return f" Your changes: {', '.join(FIELDS[name][0].lower() for name in FIELDS if name in self._overridden)}."
 
     def _outdate(self) -> None:
         self._stale = True

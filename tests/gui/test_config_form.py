@@ -78,6 +78,19 @@ def test_steps_multiply(qtbot):
     assert box.value() == pytest.approx(1e-5)
 
 
+def test_only_the_user_edits(qtbot):
+    form, edited = ConfigForm(), []
+    qtbot.addWidget(form)
+    form.edited.connect(edited.append)
+    form.config = TrainConfig(iterations=5, minutes=3.0)
+    assert edited == []
+    form.editor("iterations").value = 7
+    form._optional["patience"]._tick.native.click()
+    assert edited == ["iterations", "patience"]
+    form.fill(TrainConfig(compute=ComputeConfig(seed=3)), keep={"iterations"})
+    assert (form.config.iterations, form.config.compute.seed, form.config.patience) == (7, 3, None)
+
+
 def test_each_field_says_what_it_does(qtbot):
     form = ConfigForm()
     qtbot.addWidget(form)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from session_helpers import label
 
+from napari_emtransfer.core.data.split import Split
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.events import (
     CheckpointSaved,
@@ -47,6 +48,21 @@ def test_what_is_proposed_is_said_and_can_be_overridden(labelled, runner):
     start(labelled, runner)
     config = runner.job.requests[0].config
     assert (config.iterations, config.learning_rate) == (33, 1e-5)
+    assert panel.proposal_label.text().endswith("Your changes: iterations, learning rate.")
+
+
+def test_what_the_user_did_not_touch_follows_the_proposal(labelled, runner):
+    panel, project = labelled.dock.train_panel, labelled.session.project
+    panel.form.editor("iterations").value = 33
+    earlier = project.create_run("train", {})
+    earlier.checkpoint_path("best").write_bytes(b"x")
+    earlier.write_split(Split(name="auto", train=(), validation=(), ground="specimen", note="held out: c"))
+    earlier.update("finished", mean_iou=0.5)
+    start(labelled, runner)
+    config = runner.job.requests[0].config
+    assert (config.iterations, config.weights) == (33, f"run:{earlier.id}")
+    panel.forget_changes()
+    labelled.wait(lambda: panel.form.config.iterations != 33, "the proposal")
 
 
 def test_a_run_is_followed_to_its_end(labelled, runner):
