@@ -300,7 +300,7 @@ def test_predict_explains_an_unknown_name(trained_project, emtransfer):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_banks_the_work_and_resume_goes_on(labelled_project, emtransfer):
-    words = ["train", str(labelled_project), *SHORT_TRAINING, "--iterations", "200", "--json"]
+    words = ["train", str(labelled_project), *SHORT_TRAINING, "--iterations", "120", "--json"]
     command = [sys.executable, "-c", "from napari_emtransfer.cli import main; main()", *words]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -317,7 +317,7 @@ def test_ctrl_c_banks_the_work_and_resume_goes_on(labelled_project, emtransfer):
         assert project.run(record.id).has_checkpoint
 
     code, result, _, _ = emtransfer("train", labelled_project, "--resume", record.id, "--json")
-    assert (code, result["run"], result["iterations"]) == (0, record.id, 200)
+    assert (code, result["run"], result["iterations"]) == (0, record.id, 120)
 
 
 # --- what all verbs share --------------------------------------------------------------------------------------------
