@@ -179,6 +179,7 @@ def test_labels_that_teach_nothing_are_refused_before_any_work(tmp_path, value, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_diverging_run_says_what_to_change(tmp_path):
     image = blobs((96, 96))
     broken = TrainingImage(np.full_like(image.image, np.inf), image.targets)
