@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QShortcut, QTabWidg
 
 from napari_emtransfer.gui.header import Header
 from napari_emtransfer.gui.label_panel import LabelPanel
+from napari_emtransfer.gui.latest import Latest
 from napari_emtransfer.gui.loop_bar import LoopBar, TileCount
 from napari_emtransfer.gui.measure_panel import MeasurePanel
 from napari_emtransfer.gui.messages import MessageArea
@@ -24,7 +25,7 @@ from napari_emtransfer.gui.widgets import small_button, wrapped_label
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_emtransfer.session.state import Readouts, RunState
+    from napari_emtransfer.session.state import Phase, Readouts, RunState
 
 WIDTH: Final = 380
 
@@ -51,6 +52,8 @@ class EMTransferDock(QWidget):
         self.tabs = QTabWidget()
         self._lay_out()
         self._viewer = viewer
+        self._phase: tuple[Phase, bool] | None = None
+        self._run_shown = Latest(self.loop_bar.set_run, self)
         self.shortcuts = Shortcuts(viewer, self._actions())
         self._connect()
         self._on_project()
@@ -174,7 +177,8 @@ class EMTransferDock(QWidget):
             )
 
     def _on_run(self, run: RunState) -> None:
-        self.loop_bar.set_run(run)
+        self._run_shown.put(run, at_once=(run.phase, run.stopping_early) != self._phase)
+        self._phase = (run.phase, run.stopping_early)
 
     def _on_readouts(self, readouts: Readouts) -> None:
         self.loop_bar.set_model(readouts.model)

@@ -31,7 +31,7 @@ class LoopBar(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._last_iou: float | None = None
+        self._model: ModelReadout | None = None
         self.tile_label = QLabel("No tiles")
         self.tile_label.setToolTip("Tiles marked as done, of all tiles of the project.")
         self.previous_button = button("◀ Prev", "Go back to the tile before this one.", self.previous_requested.emit)
@@ -61,14 +61,15 @@ class LoopBar(QWidget):
 
     def set_model(self, model: ModelReadout | None) -> None:
         """Show the held-out IoU with its interval, and whether it rose or fell since the model before."""
+        if model == self._model:
+            return  # the readout of the tile has changed, not this one
+        before, self._model = self._model, model
         if model is None or model.mean_iou is None:
             self.iou_label.setText("")
-            self._last_iou = None
             return
         trend = ""
-        if self._last_iou is not None and abs(model.mean_iou - self._last_iou) >= 0.005:
-            trend = " ▲" if model.mean_iou > self._last_iou else " ▼"
-        self._last_iou = model.mean_iou
+        if before is not None and before.mean_iou is not None and abs(model.mean_iou - before.mean_iou) >= 0.005:
+            trend = " ▲" if model.mean_iou > before.mean_iou else " ▼"
         ground = " on strokes" if model.is_from_strokes else ""
         text = f"IoU {iou_text(model.mean_iou)}{ground} {interval_text(model.ci95)}{trend}"
         self.iou_label.setText(text.replace("  ", " ").strip())
@@ -81,12 +82,10 @@ class LoopBar(QWidget):
         self.stop_button.setVisible(run.is_active)
         self.stop_button.setEnabled(run.phase != Phase.CANCELLING)
         self.progress.setRange(0, run.n_iterations if run.phase == Phase.RUNNING else 0)
+        self.progress.setUpdatesEnabled(False)  # setValue would repaint at once, and the whole window with it
         self.progress.setValue(run.iteration)
+        self.progress.setUpdatesEnabled(True)
         self.progress.setFormat(progress_text(run))
-
-    def set_ready(self, ready: bool) -> None:
-        """Without a project there is nothing to learn from."""
-        self.train_button.setVisible(ready)
 
     def _build_stop_button(self) -> QPushButton:
         stop = QPushButton("Stop  ")

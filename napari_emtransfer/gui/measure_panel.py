@@ -68,7 +68,15 @@ class MeasurePanel(QWidget):
         layout.addWidget(self.confusion_box)
         layout.addStretch(1)
 
+    def showEvent(self, event: Any) -> None:  # noqa: N802, D102
+        super().showEvent(event)
+        self._show(self._session.readouts)
+
     def _on_readouts(self, readouts: Readouts) -> None:
+        if self.isVisible():
+            self._show(readouts)
+
+    def _show(self, readouts: Readouts) -> None:
         self.model_label.setText(model_text(readouts.model))
         self.tile_label.setText(tile_text(readouts.tile))
         self._fill(readouts)

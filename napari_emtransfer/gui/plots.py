@@ -9,10 +9,10 @@ import pyqtgraph as pg
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_emtransfer.gui.latest import SHOW_MS
 from napari_emtransfer.session.state import Curves
 
-REDRAW_MS = 250
-"""Curves are drawn at most four times a second: each redraw costs the event loop some milliseconds."""
+REDRAW_MS = SHOW_MS
 MAX_POINTS = 400
 
 

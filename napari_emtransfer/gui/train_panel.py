@@ -10,6 +10,7 @@ from superqt import QCollapsible
 
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.gui.config_form import FIELDS, ConfigForm
+from napari_emtransfer.gui.latest import Latest
 from napari_emtransfer.gui.plots import RunPlots
 from napari_emtransfer.gui.run_list import RunList
 from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text, sentence_case, wrapped_label
@@ -29,6 +30,7 @@ class TrainPanel(QWidget):
         self._stale = True
         self._last_phase: Phase | None = None
         self._listing = 0
+        self._run_shown = Latest(self._show_run, self)
         self.proposal_label = wrapped_label("Open a project and paint a few strokes of each class.", name="proposal")
         self.train_button = button(
             "Fine-tune T",
@@ -123,13 +125,17 @@ class TrainPanel(QWidget):
             self.refresh_proposal()
 
     def _on_run(self, run: RunState) -> None:
+        is_new = run.phase is not self._last_phase
+        self._last_phase = run.phase
+        self._run_shown.put(run, at_once=is_new)
+        if is_new:
+            self._stale = True
+            self._set_startable(not run.is_active)
+            self._refresh_runs()
+
+    def _show_run(self, run: RunState) -> None:
         self.state_label.setText(run_text(run))
         self.state_label.setVisible(bool(self.state_label.text()))
-        self._set_startable(not run.is_active)
-        if run.phase is not self._last_phase:
-            self._last_phase = run.phase
-            self._stale = True
-            self._refresh_runs()
 
     def _on_curves(self) -> None:
         colors = {c.name: c.color for c in self._session.schema.classes}

@@ -88,8 +88,10 @@ def test_a_run_is_followed_to_its_end(labelled, runner):
     say(RunFinished(run_id=run_id, result=result))
     labelled.wait(lambda: session.training.state.phase is Phase.FINISHED, "the end")
     labelled.wait(lambda: "IoU 0.70" in bar.iou_label.text(), "the score")
+    labelled.dock.choose_tab("Measure")
     assert "Held out: specimen c" in labelled.dock.measure_panel.model_label.text()
     assert [labelled.dock.measure_panel.table.item(row, 1).text() for row in range(2)] == ["0.90", "0.50"]
+    labelled.dock.choose_tab("Train")
     labelled.wait(lambda: panel.runs.tree.topLevelItem(0).text(1) == "finished", "the run list")
     _predict(labelled, runner, run_id)
 

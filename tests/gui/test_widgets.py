@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QObject, Qt
 
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.run import RunRecord
 from napari_emtransfer.gui.class_palette import ClassPalette
 from napari_emtransfer.gui.confusion_table import ConfusionTable
+from napari_emtransfer.gui.latest import Latest
 from napari_emtransfer.gui.loop_bar import LoopBar, TileCount, progress_text
 from napari_emtransfer.gui.measure_panel import model_text, tile_text
 from napari_emtransfer.gui.messages import MAX_ROWS, MessageArea
@@ -64,6 +65,8 @@ def test_the_loop_bar_shows_the_score_and_its_trend(shown):
     assert bar.iou_label.text() == "IoU 0.80 [0.75–0.85]"
     bar.set_model(ModelReadout("r2", 0.83, {}, None, "specimen", "held out: spot3"))
     assert bar.iou_label.text() == "IoU 0.83 ▲"
+    bar.set_model(ModelReadout("r2", 0.83, {}, None, "specimen", "held out: spot3"))
+    assert bar.iou_label.text() == "IoU 0.83 ▲", "only another model changes the trend"
     assert "Held out: spot3" in bar.iou_label.toolTip()
 
 
@@ -71,6 +74,20 @@ def test_the_loop_bar_says_when_the_score_stands_on_strokes(shown):
     bar = shown(LoopBar())
     bar.set_model(ModelReadout("r1", 1.0, {}, None, "specimen", "", labelled_fraction=0.03))
     assert bar.iou_label.text() == "IoU 1.00 on strokes"
+
+
+def test_values_in_between_are_left_out(qtbot):
+    shown, parent = [], QObject()
+    latest = Latest(shown.append, parent)
+    latest.put(1, at_once=True)
+    for value in range(2, 30):
+        latest.put(value)
+    assert shown == [1]
+    qtbot.waitUntil(lambda: shown == [1, 29])
+    latest.put(30)
+    latest.put(31, at_once=True)
+    qtbot.wait(600)
+    assert shown == [1, 29, 31]
 
 
 def test_the_loop_bar_counts_tiles(shown, qtbot):
