@@ -430,9 +430,10 @@ def fake_window(tmp_path, monkeypatch):
 
 
 def test_demo_passes_on_what_the_window_says(fake_window, emtransfer):
-    fake_window('{"mean_iou": 0.5, "screenshots": ["a.png"], "seconds": 1}', 0)
+    played = {"mean_iou": 0.5, "ground": "every pixel", "screenshots": ["a.png"], "seconds": 1}
+    fake_window(json.dumps(played), 0)
     code, result, _, _ = emtransfer("demo", "--headless", "--json")
-    assert (code, result) == (0, {"mean_iou": 0.5, "screenshots": ["a.png"], "seconds": 1})
+    assert (code, result) == (0, played)
 
     fake_window('{"error": "It did not train.", "hint": "Try again."}', 1)
     code, result, _, err = emtransfer("demo", "--headless", "--json")

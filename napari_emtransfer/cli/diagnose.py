@@ -62,7 +62,8 @@ def _play(project: Path | None, out: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         result = _run_player([str(project or Path(folder) / "sample project"), "--headless", "--out", str(out)])
     shots = "\n".join(result["screenshots"])
-    text = f"Played a session in {result['seconds']:.0f} s; mean IoU {format_iou(result['mean_iou'])}.\n{shots}"
+    measured = f"mean IoU {format_iou(result['mean_iou'])} on {result['ground']}"
+    text = f"Played a session in {result['seconds']:.0f} s; {measured}.\n{shots}"
     return Outcome(result, text)
 
 

@@ -29,6 +29,7 @@ from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
 from napari_emtransfer.gui.demo_strokes import Point, plan_strokes
 from napari_emtransfer.gui.dock import EMTransferDock
 from napari_emtransfer.gui.viewer_layers import ANNOTATION
+from napari_emtransfer.gui.widgets import iou_text
 from napari_emtransfer.session.state import Phase
 
 QTest: Any = QtTest.QTest  # PyQt's stubs take its static methods for methods
@@ -161,7 +162,7 @@ class DemoPlayer:
         state = training.state
         if state.phase is not Phase.FINISHED:
             raise DemoError(f"The training ended as {state.phase}: {state.message}", state.hint)
-        self._say(f"trained {state.run_id}: IoU {state.mean_iou} on the labels of the held-out specimen")
+        self._say(f"trained {state.run_id}: IoU {iou_text(state.mean_iou)} on the strokes of the held-out specimen")
         self._wait(lambda: self._session.prediction.model_run == state.run_id, "the new model")
 
     # ---- looking
