@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from napari.layers import Labels
@@ -12,7 +11,8 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
 from napari_emtransfer.gui.bridge import Bridge
-from napari_emtransfer.gui.canvas_image import CanvasImage, load_canvas_image
+from napari_emtransfer.gui.canvas_image import CanvasImage
+from napari_emtransfer.gui.image_cache import ImageCache
 from napari_emtransfer.gui.painting import StrokeWatcher
 from napari_emtransfer.gui.tile_layers import TileLayers, focus_on
 from napari_emtransfer.gui.viewer_layers import ViewerLayers, scale_of
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from napari_emtransfer.session.session import Session
 
-KEPT_BYTES: Final = 400_000_000
 ENTROPY_SECONDS: Final = 0.5
 
 
@@ -41,7 +40,7 @@ class Canvas(QObject):
         self._viewer, self._session, self._bridge = viewer, session, bridge
         self.layers = ViewerLayers(viewer)
         self.tiles = TileLayers(viewer)
-        self._images: OrderedDict[str, CanvasImage] = OrderedDict()
+        self._images = ImageCache(session, bridge)
         self._generation = 0
         self._shown: CanvasImage | None = None
         self._watcher: StrokeWatcher | None = None
@@ -111,13 +110,10 @@ class Canvas(QObject):
 
     def _on_micrographs(self) -> None:
         """A pixel size may have been corrected, a micrograph removed."""
-        known = {record.stem: record for record in self._session.records}
-        for stem in [
-            s for s, image in self._images.items() if s not in known or image.pixel_size_nm != known[s].pixel_size_nm
-        ]:
-            del self._images[stem]
-        if self._shown is not None and self._shown.stem in known and self._shown.stem not in self._images:
-            self._load(self._shown.stem)
+        self._images.keep_only(self._session.records)
+        shown = self.shown
+        if shown in {record.stem for record in self._session.records} and self._images.get(str(shown)) is None:
+            self._load(shown)
 
     def _load(self, stem: str | None) -> None:
         self._generation += 1
@@ -125,20 +121,19 @@ class Canvas(QObject):
         if stem is None:
             self._unload()
             return
-        if stem in self._images:
-            self._show(self._images[stem])
+        image = self._images.get(stem)
+        if image is not None:
+            self._show(image)
             return
         self.loading_changed.emit(True)
-        size = next((r.pixel_size_nm for r in self._session.records if r.stem == stem), None)
-        self._bridge.run(
-            lambda: load_canvas_image(stem, self._session.open_micrograph(stem), size),
+        self._images.load(
+            stem,
             done=lambda image: self._loaded(generation, image),
             failed=lambda message, hint: self._not_loaded(generation, message, hint),
         )
 
     def _loaded(self, generation: int, image: CanvasImage) -> None:
         if generation == self._generation:  # the user may have gone on to another one
-            self._remember(image)
             self.loading_changed.emit(False)
             self._show(image)
 
@@ -166,6 +161,7 @@ class Canvas(QObject):
         self._show_tile(session.tile)
         self.layers.activate_annotation()
         self._ask_for_prediction()
+        self._images.prefetch()
         self.shown_changed.emit(stem)
 
     def _unload(self) -> None:
@@ -251,19 +247,9 @@ class Canvas(QObject):
     def _units(self) -> str:
         return "nm" if self._shown and self._shown.pixel_size_nm else "pixel"
 
-    def _remember(self, image: CanvasImage) -> None:
-        self._images[image.stem] = image
-        while len(self._images) > 1 and sum(_n_bytes(i) for i in self._images.values()) > KEPT_BYTES:
-            self._images.popitem(last=False)
-
 
 def _union(a: Window, b: Window) -> Window:
     return Window(y0=min(a.y0, b.y0), x0=min(a.x0, b.x0), y1=max(a.y1, b.y1), x1=max(a.x1, b.x1))
-
-
-def _n_bytes(image: CanvasImage) -> int:
-    levels: list[Any] = list(image.data[1:]) if image.multiscale else [image.data]
-    return sum(int(level.nbytes) for level in levels)
 
 
 def _text_overlay(viewer: ViewerModel):  # noqa: ANN202 (napari's overlay, which has moved in 0.9)

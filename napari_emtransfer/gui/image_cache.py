@@ -1,0 +1,111 @@
+"""Micrographs that are ready for the canvas, so that the next tile is there at once."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.gui.bridge import Bridge, Done, Failed
+from napari_emtransfer.gui.canvas_image import CanvasImage, load_canvas_image
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.data.project_records import MicrographRecord
+    from napari_emtransfer.session.session import Session
+
+KEPT_BYTES: Final = 400_000_000
+PREFETCHED_BYTES: Final = 200_000_000
+PAUSE_SECONDS: Final = 0.05
+
+
+class ImageCache:
+    """Reads micrographs off the GUI thread, keeps the last ones, and fetches others before they are asked for."""
+
+    def __init__(self, session: Session, bridge: Bridge) -> None:
+        self._session, self._bridge = session, bridge
+        self._images: OrderedDict[str, CanvasImage] = OrderedDict()
+        self._unreadable: set[str] = set()
+        self._prefetcher: Any = None
+
+    def get(self, stem: str) -> CanvasImage | None:
+        """The image, if it is ready."""
+        image = self._images.get(stem)
+        if image is not None:
+            self._images.move_to_end(stem)
+        return image
+
+    def load(self, stem: str, done: Done, failed: Failed) -> None:
+        """Read one; `done` gets the `CanvasImage` on the GUI thread."""
+        record = next((r for r in self._session.records if r.stem == stem), None)
+
+        def keep(image: CanvasImage) -> None:
+            self._keep(image)
+            done(image)
+
+        size = record.pixel_size_nm if record else None
+        self._bridge.run(
+            lambda: load_canvas_image(stem, self._session.open_micrograph(stem), size), done=keep, failed=failed
+        )
+
+    def prefetch(self) -> None:
+        """Read micrographs that fit into memory, one after the other; what cannot be read is left for later."""
+        if self._prefetcher is not None:
+            return
+        wanted = self._worth_fetching(self._session.records)
+
+        def steps() -> Iterator[CanvasImage]:
+            for record in wanted:
+                time.sleep(PAUSE_SECONDS)
+                try:
+                    micrograph = self._session.open_micrograph(record.stem)
+                    yield load_canvas_image(record.stem, micrograph, record.pixel_size_nm)
+                except EMTransferError:  # it is reported when it is asked for
+                    self._unreadable.add(record.stem)
+
+        if wanted:
+            self._prefetcher = self._bridge.run_steps(steps(), self._keep, done=self._fetched, failed=self._fetched)
+
+    def keep_only(self, records: Sequence[MicrographRecord]) -> None:
+        """Drop micrographs that have left the project or got another pixel size."""
+        sizes = {record.stem: record.pixel_size_nm for record in records}
+        for stem, image in list(self._images.items()):
+            if stem not in sizes or image.pixel_size_nm != sizes[stem]:
+                del self._images[stem]
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._images.clear()
+        self._unreadable.clear()
+        if self._prefetcher is not None:
+            self._prefetcher.quit()
+            self._prefetcher = None
+
+    def _worth_fetching(self, records: Sequence[MicrographRecord]) -> list[MicrographRecord]:
+        """Those that are not ready, as many as fit; four bytes a pixel are assumed."""
+        room = PREFETCHED_BYTES - sum(map(_n_bytes, self._images.values()))
+        wanted = []
+        for record in records:
+            if record.stem in self._images or record.stem in self._unreadable:
+                continue
+            room -= 4 * record.height * record.width
+            if room < 0:
+                break
+            wanted.append(record)
+        return wanted
+
+    def _fetched(self, *_: object) -> None:
+        self._prefetcher = None
+
+    def _keep(self, image: CanvasImage) -> None:
+        if image.stem not in {record.stem for record in self._session.records}:
+            return  # the project was closed meanwhile
+        self._images[image.stem] = image
+        while len(self._images) > 1 and sum(map(_n_bytes, self._images.values())) > KEPT_BYTES:
+            self._images.popitem(last=False)
+
+
+def _n_bytes(image: CanvasImage) -> int:
+    levels: list[Any] = list(image.data[1:]) if image.multiscale else [image.data]
+    return sum(int(level.nbytes) for level in levels)

@@ -1,0 +1,79 @@
+"""Micrographs are fetched before they are asked for, within bounds."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from napari_emtransfer.core.data.micrograph import Micrograph
+from napari_emtransfer.core.errors import UnreadableFileError
+from napari_emtransfer.gui import image_cache
+from napari_emtransfer.gui.bridge import Bridge
+from napari_emtransfer.gui.image_cache import ImageCache
+
+
+class Shelf:
+    """Stands for a session with micrographs of 100 × 100 bytes."""
+
+    def __init__(self, n):
+        self.records = tuple(SimpleNamespace(stem=f"m{i}", pixel_size_nm=None, height=100, width=100) for i in range(n))
+        self.opened = []
+
+    def open_micrograph(self, stem):
+        self.opened.append(stem)
+        if stem == "m1":
+            raise UnreadableFileError("m1 is gone.")
+        return Micrograph(stem, np.zeros((100, 100), np.uint8))
+
+
+@pytest.fixture
+def bridge(qtbot):
+    bridge = Bridge(lambda *_: pytest.fail("prefetching must not complain"))
+    yield bridge
+    bridge.close()
+
+
+def test_what_fits_is_fetched(qtbot, bridge):
+    shelf = Shelf(1)
+    cache = ImageCache(shelf, bridge)
+    cache.prefetch()
+    cache.prefetch()
+    qtbot.waitUntil(lambda: cache.get("m0") is not None)
+    assert shelf.opened == ["m0"]
+
+
+def test_what_does_not_fit_is_left(qtbot, bridge, monkeypatch):
+    monkeypatch.setattr(image_cache, "PREFETCHED_BYTES", 4 * 100 * 100)
+    shelf = Shelf(3)
+    cache = ImageCache(shelf, bridge)
+    cache.prefetch()
+    qtbot.waitUntil(lambda: cache.get("m0") is not None)
+    qtbot.waitUntil(lambda: cache._prefetcher is None)
+    assert shelf.opened == ["m0"]
+
+
+def test_a_file_that_is_gone_waits_until_it_is_asked_for(qtbot, bridge):
+    shelf, told = Shelf(3), []
+    cache = ImageCache(shelf, bridge)
+    cache.prefetch()
+    qtbot.waitUntil(lambda: cache._prefetcher is None)
+    assert cache.get("m2") is not None
+    cache.load("m1", done=told.append, failed=lambda message, hint: told.append(message))
+    qtbot.waitUntil(lambda: told == ["m1 is gone."])
+
+
+def test_the_oldest_gives_way(qtbot, bridge, monkeypatch):
+    monkeypatch.setattr(image_cache, "KEPT_BYTES", 2 * 100 * 100)
+    shelf, ready = Shelf(5), []
+    cache = ImageCache(shelf, bridge)
+    for stem in ("m0", "m2", "m3"):
+        cache.load(stem, done=ready.append, failed=lambda *_: None)
+        qtbot.waitUntil(lambda stem=stem: bool(ready) and ready[-1].stem == stem)
+    assert cache.get("m0") is None
+    assert cache.get("m3") is not None
+    cache.keep_only(shelf.records[:3])
+    assert cache.get("m3") is None
+    cache.clear()
+    assert cache.get("m2") is None
