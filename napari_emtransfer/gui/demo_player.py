@@ -182,7 +182,18 @@ class DemoPlayer:
         self._wait(lambda: self._session.readouts.tile is not None, "the IoU of the tile")
 
     def _is_predicted(self, stem: str) -> bool:
-        return self._canvas.shown == stem and bool(self._session.prediction.mask(stem).all())
+        """Whether the canvas shows all of what the newest model says; until then it still shows the model before."""
+        if self._canvas.shown != stem or not self._project.predictions.exists(self._model, stem):
+            return False
+        mask = self._prediction(stem)
+        return bool(mask.all()) and np.array_equal(mask, self._session.prediction.mask(stem))
+
+    def _prediction(self, stem: str) -> NDArray[np.uint8]:
+        return self._project.predictions.read(self._model, stem, "mask").astype(np.uint8)
+
+    @property
+    def _model(self) -> str:
+        return self._project.run("latest").id
 
     def _held_out(self) -> list[str]:
         """Micrographs of the specimens that the newest model has not been trained on."""
@@ -195,7 +206,7 @@ class DemoPlayer:
         stems, n_classes = self._held_out(), len(self._session.schema)
         total = ConfusionMatrix.zeros(n_classes)
         for stem in stems:
-            total += ConfusionMatrix.from_masks(self._truth(stem), self._session.prediction.mask(stem), n_classes)
+            total += ConfusionMatrix.from_masks(self._truth(stem), self._prediction(stem), n_classes)
         model = self._session.readouts.model
         return {
             "mean_iou": float(total.mean_iou()),
