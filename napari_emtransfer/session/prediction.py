@@ -37,12 +37,19 @@ DIED = "died"
 class Overlay:
     """Prediction of one micrograph in native pixels: mask (H, W) uint8, 0 where none yet; entropy (H, W) float16.
 
-    `complete_for` is the run whose model has predicted all of it.
+    All pixels come from the model of `run`; `complete_for` is that run once it has predicted all of them.
     """
 
     mask: NDArray[np.uint8]
     entropy: NDArray[np.float16]
+    run: str | None = None
     complete_for: str | None = None
+
+    def begin(self, run: str) -> None:
+        """Blank everything for another model: two side by side would look, and be measured, like one."""
+        self.run = run
+        self.mask.fill(0)
+        self.entropy.fill(0)
 
 
 @dataclass(frozen=True)
@@ -178,12 +185,18 @@ class PredictionController:
         wish = self._wish
         if wish is None or loaded.generation != wish.generation:
             return False
-        overlay = self._overlay(wish.stem)
+        overlay, changed = self._overlay(wish.stem), loaded.window
+        height, width = overlay.mask.shape
+        whole = Window(y0=0, x0=0, y1=height, x1=width)
+        if overlay.run not in (None, wish.model_run):
+            overlay.begin(wish.model_run)
+            changed = whole
+        overlay.run = wish.model_run
         overlay.mask[loaded.window.slices] = loaded.mask
         overlay.entropy[loaded.window.slices] = loaded.entropy
-        if loaded.window.shape == overlay.mask.shape:
+        if loaded.window == whole:
             overlay.complete_for = wish.model_run
-        self._context.signals.prediction_changed.emit(wish.stem, loaded.window)
+        self._context.signals.prediction_changed.emit(wish.stem, changed)
         return True
 
     # ---- inside

@@ -109,6 +109,20 @@ def test_a_new_model_predicts_again_and_the_array_stays_the_same(trained, runner
     assert (mask[TOP.slices] == 2).all()
 
 
+def test_two_models_are_never_mixed_in_one_overlay(trained, runner):
+    trained.show("m0")
+    height, width = trained.prediction.mask("m0").shape
+    predict(trained, runner, Window(y0=0, x0=0, y1=height, x1=width), 1)
+    end(trained, runner)
+    trained.use_model(trained.project.create_run("train", {}).id)
+    recorder = Recorder(trained.signals)
+    predict(trained, runner, TOP, 2)
+    finish(trained)
+    mask = trained.prediction.mask("m0")
+    assert set(np.unique(mask)) == {0, 2}
+    assert recorder.of("prediction_changed")[-1][1].shape == mask.shape
+
+
 def test_answers_of_another_generation_or_micrograph_are_dropped(trained, runner):
     trained.show("m0")
     predict(trained, runner, TOP, 1, generation=99)
