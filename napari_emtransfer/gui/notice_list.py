@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MENDS: Final = {
     "no_classes": "Name the classes",
     "no_pixel_size": "Enter the pixel size …",
+    "mixed_pixel_sizes": "Match the scales",
     "missing_file": "Find the file …",
     "one_specimen": "Add files …",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -15,6 +16,7 @@ from napari_emtransfer.gui.micrograph_box import MicrographBox
 from napari_emtransfer.gui.notice_list import NoticeList
 from napari_emtransfer.gui.recent import recent_projects, remember_project
 from napari_emtransfer.gui.sample import ensure_sample_project
+from napari_emtransfer.gui.settings_box import SettingsBox
 from napari_emtransfer.gui.start_box import StartBox
 from napari_emtransfer.gui.widgets import button
 
@@ -34,7 +36,7 @@ class ProjectPanel(QWidget):
         self._session, self._bridge, self._viewer = owner.session, owner.bridge, viewer
         self.setAcceptDrops(True)
         self.start_box, self.job_bar, self.notices = StartBox(), JobBar(), NoticeList()
-        self.micrographs, self.classes = MicrographBox(owner), ClassTable()
+        self.micrographs, self.classes, self.settings = MicrographBox(owner), ClassTable(), SettingsBox()
         self.close_button = button(
             "Close project",
             "Saves the strokes, banks a running fine-tune, and lets go of the project.",
@@ -101,6 +103,7 @@ class ProjectPanel(QWidget):
         self.class_box = QGroupBox("Classes")
         QVBoxLayout(self.class_box).addWidget(self.classes)
         layout.addWidget(self.class_box)
+        layout.addWidget(self.settings)
         layout.addWidget(self.close_button)
 
     def _connect(self) -> None:
@@ -114,6 +117,7 @@ class ProjectPanel(QWidget):
         self.classes.renamed.connect(self._rename_class)
         self.classes.recolored.connect(self._recolor_class)
         self.classes.removed.connect(self._remove_class)
+        self.settings.changed.connect(lambda field, value: self._set_settings(**{field: value}))
         self.notices.mend_requested.connect(self._mend)
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._on_layers)
@@ -127,10 +131,11 @@ class ProjectPanel(QWidget):
     def _on_project(self) -> None:
         project = self._session.project
         self.start_box.setVisible(project is None)
-        for widget in (self.micrographs, self.class_box, self.close_button):
+        for widget in (self.micrographs, self.class_box, self.settings, self.close_button):
             widget.setVisible(project is not None)
         if project is not None:
             remember_project(project.root)
+            self.settings.set_settings(project.settings)
         self.start_box.set_recent(recent_projects())
         self._on_layers()
         self._on_schema()
@@ -182,6 +187,16 @@ class ProjectPanel(QWidget):
     def _remove_class(self, value: int) -> None:
         self._set_classes([name for i, name in enumerate(self._names(), 1) if i != value])
 
+    def _set_settings(self, **changes: Any) -> None:
+        """Change settings of the project; tiles follow, and what is refused stands in the box as it was."""
+        project = self._session.project
+        if project is None:
+            return
+        if self._bridge.attempt(lambda: project.update_settings(**changes)):
+            self._session.labelling.micrographs_changed()
+            self._session.signals.micrographs_changed.emit()
+        self.settings.set_settings(project.settings)
+
     def _mend(self, code: str, stems: tuple[str, ...]) -> None:
         match code:
             case "no_classes":
@@ -190,6 +205,9 @@ class ProjectPanel(QWidget):
                 size = dialogs.ask_pixel_size(self, stems)
                 for stem in stems if size else ():
                     self.micrographs.edit(stem, "pixel_size_nm", size)
+            case "mixed_pixel_sizes":
+                sizes = [r.pixel_size_nm for r in self._session.records if r.pixel_size_nm is not None]
+                self._set_settings(working_pixel_size_nm=median(sizes))
             case "missing_file":
                 path = dialogs.ask_moved_file(self, stems[0])
                 if path is not None:

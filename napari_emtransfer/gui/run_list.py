@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.widgets import button, clock, iou_text
 
@@ -24,9 +24,10 @@ TIPS = (
 
 
 class RunList(QWidget):
-    """A table and one button; emits the id of the run to resume."""
+    """A table and two buttons; emits the id of the run to resume, or whose model to use."""
 
     resume_requested = Signal(str)
+    use_requested = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,18 +48,31 @@ class RunList(QWidget):
         self.resume_button = button(
             "Resume", "Go on with the selected run from its last checkpoint.", self._resume, name="resume"
         )
+        self.use_button = button(
+            "Use its model", "Predict and measure with the model of the selected run.", self._use, name="use"
+        )
         self._resumable: frozenset[str] = frozenset()
+        self._usable: frozenset[str] = frozenset()
         self._is_running = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.tree)
-        layout.addWidget(self.resume_button)
+        row = QHBoxLayout()
+        row.addWidget(self.resume_button)
+        row.addWidget(self.use_button)
+        layout.addLayout(row)
         self._update_button()
 
-    def set_runs(self, records: Sequence[RunRecord], resumable: frozenset[str], is_running: bool) -> None:
-        """Show these runs; `resumable` ids have a checkpoint to go on from."""
+    def set_runs(
+        self,
+        records: Sequence[RunRecord],
+        resumable: frozenset[str],
+        is_running: bool,
+        usable: frozenset[str] = frozenset(),
+    ) -> None:
+        """Show these runs; `resumable` ids have a checkpoint to go on from, `usable` ones a model to predict with."""
         chosen = self.selected if resumable == self._resumable else None  # a run that just ended comes first
-        self._resumable, self._is_running = resumable, is_running
+        self._resumable, self._is_running, self._usable = resumable, is_running, usable
         self.tree.clear()
         for record in reversed(records):
             item = QTreeWidgetItem(
@@ -94,6 +108,11 @@ class RunList(QWidget):
 
     def _update_button(self) -> None:
         self.resume_button.setEnabled(self.selected in self._resumable and not self._is_running)
+        self.use_button.setEnabled(self.selected in self._usable)
+
+    def _use(self) -> None:
+        if self.selected is not None:
+            self.use_requested.emit(self.selected)
 
     def _resume(self) -> None:
         if self.selected is not None:

@@ -17,6 +17,7 @@ from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text
 from napari_emtransfer.session.state import Phase, RunState
 
 if TYPE_CHECKING:
+    from napari_emtransfer.core.data.run import RunRecord
     from napari_emtransfer.gui.viewer_session import ViewerSession
 
 
@@ -111,6 +112,7 @@ class TrainPanel(QWidget):
         connect(signals.curves_changed, self._on_curves)
         self.form.edited.connect(self._overridden.add)
         self.runs.resume_requested.connect(self.resume)
+        self.runs.use_requested.connect(lambda run_id: self._bridge.attempt(lambda: self._session.use_model(run_id)))
 
     # ---- the session says
 
@@ -202,17 +204,20 @@ class TrainPanel(QWidget):
             self.runs.set_runs([], frozenset(), False)
             return
 
-        def read() -> tuple[list, frozenset[str]]:
+        def read() -> tuple[list[RunRecord], frozenset[str], frozenset[str]]:
             records = [r for r in project.runs() if r.kind == "train"]
             ended = [r for r in records if r.status in ("cancelled", "interrupted")]
-            return records, frozenset(r.id for r in ended if project.run(r.id).checkpoint_path("last").is_file())
+            resumable = [r.id for r in ended if project.run(r.id).checkpoint_path("last").is_file()]
+            usable = [r.id for r in records if project.run(r.id).checkpoint_path("best").is_file()]
+            return records, frozenset(resumable), frozenset(usable)
 
         self._listing += 1
         listing, is_active = self._listing, self._session.training.state.is_active
 
-        def show(found: tuple[list, frozenset[str]]) -> None:
+        def show(found: tuple[list[RunRecord], frozenset[str], frozenset[str]]) -> None:
             if listing == self._listing:  # an answer of before is late
-                self.runs.set_runs(*found, is_active)
+                records, resumable, usable = found
+                self.runs.set_runs(records, resumable, is_active, usable)
 
         self._bridge.run(read, done=show, failed=lambda *_: None)
 

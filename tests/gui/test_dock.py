@@ -13,6 +13,7 @@ from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox, QLabel, QLineEdit, QScrollArea
 from session_helpers import label, make_project
 
+from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.events import RunFinished, RunStarted
 from napari_emtransfer.gui import dialogs, project_panel
@@ -144,7 +145,9 @@ def test_a_run_that_was_going_is_banked_and_offered_again(make_napari_viewer, ru
     runner.job.say(RunFinished(run_id=run.id))
     qtbot.waitUntil(lambda: not dock.session.training.state.is_active)
     assert not viewer.window._task_status_manager.is_busy()
-    dock.owner.close()
+    dock.session.training.start(TrainConfig(iterations=5))
+    viewer.close()
+    assert runner.job.words[0] == "cancel", "closing banks the run"
 
 
 def test_the_dock_may_be_closed_and_opened_again(project):

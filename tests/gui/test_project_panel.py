@@ -59,6 +59,27 @@ def test_a_notice_mends_itself_with_its_button(project, monkeypatch):
     assert not any("no pixel size" in row.message for row in panel.notices.rows)
 
 
+def test_scales_are_matched_and_tiles_follow(project):
+    panel, session = project.dock.project_panel, project.session
+    n_tiles = session.labelling.n_tiles
+    for i, record in enumerate(session.records):
+        session.update_micrograph(record.stem, pixel_size_nm=2.0 + i)
+    row = next(row for row in panel.notices.rows if "Pixel sizes differ" in row.message)
+    row.mend_button.click()
+    assert session.project.settings.working_pixel_size_nm == 3.0
+    assert panel.settings.scale.text() == "3"
+    panel.settings.scale.setText("nonsense")
+    panel.settings.scale.editingFinished.emit()
+    assert session.project.settings.working_pixel_size_nm == 3.0
+    assert panel.settings.scale.text() == "3"
+    assert project.dock.messages.texts()
+    panel.settings.tile.setValue(32)
+    assert session.labelling.n_tiles > n_tiles
+    panel.settings.modality.setCurrentText("hrtem")
+    panel.settings.modality.activated.emit(panel.settings.modality.currentIndex())
+    assert session.project.settings.modality == "hrtem"
+
+
 def test_classes_are_added_renamed_and_removed(project):
     classes, session = project.dock.project_panel.classes, project.session
     classes.new_name.setText("crack")

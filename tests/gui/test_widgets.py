@@ -163,6 +163,10 @@ def test_runs_can_be_resumed(shown, qtbot):
     with qtbot.waitSignal(runs.resume_requested) as caught:
         qtbot.mouseClick(runs.resume_button, Qt.MouseButton.LeftButton)
     assert caught.args == ["0002-train"]
+    assert not runs.use_button.isEnabled()
+    runs.set_runs(records, frozenset({"0002-train"}), is_running=False, usable=frozenset({"0002-train"}))
+    with qtbot.waitSignal(runs.use_requested):
+        qtbot.mouseClick(runs.use_button, Qt.MouseButton.LeftButton)
     runs.set_runs(records, frozenset({"0002-train"}), is_running=True)
     assert not runs.resume_button.isEnabled()
 
