@@ -58,6 +58,7 @@ def test_from_micrographs_to_an_overlay_with_its_iou(make_napari_viewer, tmp_pat
         _resume(hands, killed)
         _label(hands, truth, n_tiles=1)
         second = _round(hands, number=2)
+        assert hands.session.project.run(second).record.parent is not None, "the second round goes on from a model"
         assert second != first
         _read_scores(hands)
     finally:
