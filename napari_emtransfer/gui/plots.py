@@ -12,8 +12,9 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_emtransfer.gui.latest import SHOW_MS
 from napari_emtransfer.session.state import Curves
 
-REDRAW_MS = SHOW_MS
+REDRAW_MS = 2 * SHOW_MS
 MAX_POINTS = 400
+HEIGHT_PX = 280
 
 
 class RunPlots(QWidget):
@@ -27,16 +28,17 @@ class RunPlots(QWidget):
         self._lines: dict[str, pg.PlotDataItem] = {}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        self.loss_plot = self._plot("loss", "Training loss (smoothed by the worker), against the iteration.")
-        self.iou_plot = self._plot(
-            "held-out IoU", "IoU on the held-out ground: thick is the class mean, thin are the classes."
+        self._view = pg.GraphicsLayoutWidget()  # one view for both: each view's repaint costs the whole window one
+        self._view.setBackground(None)
+        self._view.setFixedHeight(HEIGHT_PX)
+        self._view.setToolTip(
+            "Above: training loss against the iteration. Below: IoU on the held-out ground; the thick line is the mean."
         )
+        self.loss_plot, self.iou_plot = self._plot(0, "loss"), self._plot(1, "held-out IoU")
         self.iou_plot.setYRange(0, 1, padding=0.02)
         self.iou_plot.setLabel("bottom", "iteration")
         self.iou_plot.setXLink(self.loss_plot)
-        layout.addWidget(self.loss_plot)
-        layout.addWidget(self.iou_plot)
+        layout.addWidget(self._view)
         self._loss_line = self.loss_plot.plot(pen=pg.mkPen(self._ink_color, width=1.5))
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -99,13 +101,11 @@ class RunPlots(QWidget):
             self.iou_plot.removeItem(line)
         self._lines.clear()
 
-    def _plot(self, title: str, tooltip: str) -> pg.PlotWidget:
-        plot = pg.PlotWidget(background=None)
-        plot.setFixedHeight(140)
+    def _plot(self, row: int, title: str) -> pg.PlotItem:
+        plot = self._view.addPlot(row=row, col=0)
         plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setMouseEnabled(x=False, y=False)
-        plot.setToolTip(tooltip)
         plot.setLabel("left", title)
         plot.getAxis("left").setWidth(46)
         plot.getAxis("left").enableAutoSIPrefix(False)  # "loss (×0.001)" is no unit that anybody reads
