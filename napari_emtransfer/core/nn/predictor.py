@@ -19,6 +19,7 @@ from napari_emtransfer.core.errors import DeviceError
 from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.fusion import fused_for_inference
 from napari_emtransfer.core.nn.ground import View
+from napari_emtransfer.core.nn.lean import lean
 from napari_emtransfer.core.nn.memory import affordable_roi
 from napari_emtransfer.core.nn.model import SegmentationModel
 from napari_emtransfer.core.nn.tiling import Segment, aligned_down, aligned_up, fade_weights, plan_axis
@@ -83,8 +84,9 @@ class Predictor:
         self.device = device or devices.resolve_device(self.config.compute.device)
         self.n_classes = model.n_classes
         self.stride = model.stride
+        devices.keep_freed_memory()
         self._bf16 = devices.resolve_precision(self.config.compute.precision, self.device) == "bf16-mixed"
-        self._model = devices.moved(fused_for_inference(model), self.device)
+        self._model = devices.moved(lean(fused_for_inference(model)), self.device)
         self._should_stop: Callable[[], bool] = lambda: False
         for module in self._model.modules():
             module.register_forward_pre_hook(self._heed_stop)
@@ -96,7 +98,7 @@ class Predictor:
         smallest = 2 * self.halo_px + 2 * self.stride
         wanted = self.config.roi_px
         if wanted is None:
-            wanted = affordable_roi(self._model, self.device, bytes_per_value=2 if self._bf16 else 4)
+            wanted = affordable_roi(self._model, self.stride, self.device, bytes_per_value=2 if self._bf16 else 4)
             if self.config.blend == "hann":
                 # Cross-fading holds a row of windows as wide as the micrograph.
                 wanted = min(wanted, _MAX_HANN_ROI)
@@ -131,7 +133,7 @@ class Predictor:
         )
         strips = self._valid if self.config.blend == "valid" else self._hann
         self._should_stop = should_stop
-        with contextlib.suppress(_StoppedError):
+        with contextlib.suppress(_StoppedError), devices.freed_memory_released():
             for place, probabilities in strips(view, rows, columns):
                 part = place.intersection(target)
                 if part is not None:

@@ -41,6 +41,7 @@ class Optimization:
     def __init__(
         self, model: SegmentationModel, config: TrainConfig, device: torch.device, notify: Callable[[str], None]
     ) -> None:
+        devices.keep_freed_memory()
         # All crops have one shape, so trying out the convolution algorithms pays; only the CPU promises equal runs.
         torch.backends.cudnn.benchmark = device.type == "cuda"
         fabric = Fabric(

@@ -10,6 +10,8 @@ from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import DeviceError
 from napari_emtransfer.core.nn.fusion import fused_for_inference
 from napari_emtransfer.core.nn.ground import ArrayView
+from napari_emtransfer.core.nn.lean import LeanUnet, lean
+from napari_emtransfer.core.nn.memory import activation_bytes_per_pixel, affordable_roi
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.predictor import Predictor, predict_labels
 from napari_emtransfer.core.nn.tiling import fade_weights, plan_axis
@@ -145,6 +147,26 @@ def test_folded_norms_change_nothing(encoder):
     with torch.inference_mode():
         assert torch.allclose(model(image), fused(image), atol=1e-3)
     assert n_norms[1] < n_norms[0]
+
+
+@pytest.mark.parametrize("shape", [(992, 640), (32, 32), (64, 2048)])
+def test_the_last_blocks_in_strips_change_nothing(trained, shape):
+    strips = lean(trained)
+    image = torch.randn(1, 1, *shape, generator=torch.manual_seed(0))
+    with torch.inference_mode():
+        assert isinstance(strips, LeanUnet)
+        assert (strips(image) - trained(image)).abs().max() < 1e-4
+
+
+def test_windows_fit_the_memory():
+    models = {
+        a: fused_for_inference(build_model(ModelConfig(architecture=a, n_classes=3))) for a in ("Unet", "UnetPlusPlus")
+    }
+    cpu = torch.device("cpu")
+    full, strips = (affordable_roi(m, 32, cpu, bytes_per_value=4) for m in (models["Unet"], lean(models["Unet"])))
+    assert strips > full > affordable_roi(models["UnetPlusPlus"], 32, cpu, bytes_per_value=4) > 512
+    assert affordable_roi(models["Unet"], 32, cpu, bytes_per_value=2) > full
+    assert 200 < activation_bytes_per_pixel(lean(models["Unet"]), 32, bytes_per_value=4) < 300
 
 
 @pytest.mark.parametrize("length", [32, 256, 480, 512, 1024, 4096, 16384])
