@@ -204,11 +204,6 @@ def test_three_ways_to_stop(project_root, press, terminal, status):
         assert events[-1].result["ended"] == "stopped"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="The optimiser's restored moments lie in another memory format than the channels-last weights, "
-    "and the fused AdamW of the CPU pairs them by address.",
-)
 def test_resume_goes_on_with_frozen_labels_and_configuration_to_the_same_end(tmp_path):
     """Interrupted, relabelled meanwhile and resumed gives the figures of an unbroken run."""
     whole, broken = make_project(tmp_path / "whole"), make_project(tmp_path / "broken")
