@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Modality = Literal["sem", "tem", "hrtem", "stem", "ebsd", "other"]
 Architecture = Literal["Unet", "UnetPlusPlus", "DeepLabV3Plus", "FPN", "Segformer"]
 StrategyName = Literal["auto", "scratch", "fine-tune"]
-AugmentPreset = Literal["none", "basic"]
+AugmentPreset = Literal["none", "basic", "extended"]
 Precision = Literal["auto", "bf16", "fp32"]
 BlendMode = Literal["valid", "hann"]
 
