@@ -47,6 +47,13 @@ def ask_pixel_size(parent: QWidget, stems: Sequence[str]) -> float | None:
     return size if accepted and size > 0 else None
 
 
+def ask_frame(parent: QWidget, name: str, n_frames: int) -> int | None:
+    """Which image of a stack, counted from 0; the user counts from 1."""
+    question = f"{name} holds {n_frames} images. Which one is to be added?"
+    number, accepted = QInputDialog.getInt(parent, "Image of a stack", question, 1, 1, n_frames)
+    return number - 1 if accepted else None
+
+
 def confirm_removal(parent: QWidget, stems: Sequence[str]) -> bool:
     """Whether micrographs and their labels may leave the project."""
     named = ", ".join(stems[:5]) + (f" and {len(stems) - 5} more" if len(stems) > 5 else "")

@@ -22,7 +22,7 @@ from napari_emtransfer.gui.widgets import button
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.import_dataset import ImportReport
     from napari_emtransfer.gui.viewer_session import ViewerSession
-    from napari_emtransfer.session.state import AddReport
+    from napari_emtransfer.session.state import AddReport, Failure
 
 LABELLED_MS = 1500
 SHOWN_SKIPS = 3
@@ -50,25 +50,32 @@ class MicrographBox(QGroupBox):
         """Ask for image files and add them."""
         self.add_files(dialogs.ask_image_files(self))
 
-    def add_files(self, paths: Sequence[Path]) -> None:
-        """Add files one after the other; a bad one is reported and stops none of the others."""
+    def add_files(self, paths: Sequence[Path], frame: int | None = None) -> None:
+        """Add files one after the other; a bad one is reported and stops none of the others.
+
+        Of a stack the user is asked for one image, unless `frame` says which.
+        """
         paths = list(paths)
         if not paths:
             return
         self.job_bar.begin(f"Adding {len(paths)} files …")
         done = 0
+        stacks: list[Failure] = []
 
         def steps() -> Iterator[AddReport]:
             for path in paths:
-                yield self._session.add_micrographs([path])
+                yield self._session.add_micrographs([path], frame=frame)
 
         def progress(report: AddReport) -> None:
             nonlocal done
             done += 1
             self.job_bar.step(done, len(paths))
+            stacks.extend(failure for failure in report.failures if failure.n_frames)
             self._report(report)
 
-        self._worker = self._bridge.run_steps(steps(), progress, done=lambda _: self.job_bar.end())
+        self._worker = self._bridge.run_steps(
+            steps(), progress, done=lambda _: (self.job_bar.end(), self._ask_frames(stacks))
+        )
 
     def ask_dataset(self) -> None:
         """Ask for a labelled folder and import it."""
@@ -170,9 +177,16 @@ class MicrographBox(QGroupBox):
         if self._worker is not None:
             self._worker.quit()
 
+    def _ask_frames(self, stacks: list[Failure]) -> None:
+        for stack in stacks:
+            frame = dialogs.ask_frame(self, stack.path.name, stack.n_frames or 1)
+            if frame is not None:
+                self.add_files([stack.path], frame)
+
     def _report(self, report: AddReport) -> None:
         for failure in report.failures:
-            self._fail(failure.message, failure.hint)
+            if not failure.n_frames:
+                self._fail(failure.message, failure.hint)
         for notice in report.notices:
             self._session.signals.notice_posted.emit(notice, "")
 

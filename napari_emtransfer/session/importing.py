@@ -5,36 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from napari_emtransfer.core.data.import_dataset import Progress
+from napari_emtransfer.core.data.micrograph import StackError
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.synth.sample import CLASSES, PIXEL_SIZE_NM, write_sample_dataset
 from napari_emtransfer.session.state import AddReport, Failure
 
-DEFAULT_DOMAIN = "default"
 
-
-def add_files(
-    project: Project,
-    paths: Sequence[Path],
-    *,
-    specimen: str | None = None,
-    domain: str = DEFAULT_DOMAIN,
-    pixel_size_nm: float | None = None,
-    progress: Progress | None = None,
-) -> AddReport:
+def add_files(project: Project, paths: Sequence[Path], progress: Progress | None = None, **stated: Any) -> AddReport:
     """Add every file that can be added; a bad one is reported and stops none of the others."""
     added: list[str] = []
     failures: list[Failure] = []
     notices: list[str] = []
     for done, path in enumerate(paths, start=1):
         try:
-            record = project.add_micrograph(path, specimen=specimen, domain=domain, pixel_size_nm=pixel_size_nm)
+            record = project.add_micrograph(path, **stated)
             added.append(record.stem)
             notices += _remarks(project, record.stem)
         except EMTransferError as error:
-            failures.append(Failure(path, error.message, error.hint))
+            n_frames = error.n_frames if isinstance(error, StackError) else None
+            failures.append(Failure(path, error.message, error.hint, n_frames))
         except OSError as error:
             failures.append(Failure(path, f"{path.name} cannot be read: {error.strerror or error}.", "Check the file."))
         if progress:

@@ -15,7 +15,7 @@ from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.classes import renamed
 from napari_emtransfer.session.context import Context, require_saved
-from napari_emtransfer.session.importing import DEFAULT_DOMAIN, add_files, make_sample_project
+from napari_emtransfer.session.importing import add_files, make_sample_project
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.measuring import MeasuringController
 from napari_emtransfer.session.messages import (
@@ -142,20 +142,14 @@ class Session:
         self,
         paths: Sequence[Path | str],
         *,
-        specimen: str | None = None,
-        domain: str = DEFAULT_DOMAIN,
-        pixel_size_nm: float | None = None,
         progress: Progress | None = None,
+        **stated: Any,
     ) -> AddReport:
-        """Add files to the project, on any thread; `progress(done, total, name)` is called there too."""
-        report = add_files(
-            self._context.require_project(),
-            [Path(path) for path in paths],
-            specimen=specimen,
-            domain=domain,
-            pixel_size_nm=pixel_size_nm,
-            progress=progress,
-        )
+        """Add files to the project, on any thread; `progress(done, total, name)` is called there too.
+
+        `stated` holds for all of them: specimen, domain, pixel_size_nm, frame, as of `Project.add_micrograph`.
+        """
+        report = add_files(self._context.require_project(), [Path(path) for path in paths], progress, **stated)
         self._context.inbox.put(MicrographsChanged(report.added))
         return report
 

@@ -169,11 +169,15 @@ class Readouts:
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that could not be added, with the sentence why and the way out."""
+    """A file that could not be added, with the sentence why and the way out.
+
+    `n_frames` says that it holds so many images, of which one is to be chosen.
+    """
 
     path: Path
     message: str
     hint: str = ""
+    n_frames: int | None = None
 
 
 @dataclass(frozen=True)

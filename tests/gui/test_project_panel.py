@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from session_helpers import label
@@ -159,3 +160,17 @@ def test_a_folder_that_is_no_project_is_refused(window, tmp_path, missing):
     window.dock.project_panel.open_project(tmp_path / missing)
     assert window.session.project is None
     assert window.dock.messages.texts()
+
+
+def test_of_a_stack_one_image_is_chosen(project, monkeypatch, tmp_path):
+    frames = np.stack([np.full((96, 96), value, np.uint8) + np.eye(96, dtype=np.uint8) for value in (10, 20, 30)])
+    tifffile.imwrite(tmp_path / "series.tif", frames, photometric="minisblack")
+    asked = []
+    monkeypatch.setattr(dialogs, "ask_frame", lambda _parent, name, n: asked.append((name, n)) or 1)
+    n_before = len(project.session.records)
+    project.dock.project_panel.micrographs.add_files([tmp_path / "series.tif"])
+    project.wait(lambda: len(project.session.records) > n_before, "the chosen frame")
+    assert asked == [("series.tif", 3)]
+    stem = next(r.stem for r in project.session.records if r.stem.startswith("series"))
+    assert project.session.open_micrograph(stem).read()[0, 1] == 20
+    assert not project.dock.messages.texts()
