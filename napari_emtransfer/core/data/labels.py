@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_emtransfer.core.errors import LabelError
-
 UNLABELLED: Final = 0
 IGNORE_INDEX: Final = 255
 MAX_CLASSES: Final = 254
@@ -63,29 +61,6 @@ class LabelSchema(BaseModel):
 
     def __len__(self) -> int:
         return len(self.classes)
-
-
-def check_mask(mask: NDArray[np.generic], n_classes: int, *, name: str) -> NDArray[np.uint8]:
-    """Integer mask (H, W) with values 0..K → the same as uint8.
-
-    Raises
-    ------
-    LabelError
-        When the mask is no integer image of two dimensions, or holds a value above `n_classes`.
-    """
-    if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
-        raise LabelError(
-            f"The mask of {name!r} has shape {mask.shape} and type {mask.dtype}, but a mask is a 2-D integer image.",
-            "Save it as an 8-bit greyscale image whose values are 0 (unlabelled) and 1, 2, … (classes).",
-        )
-    unknown = np.setdiff1d(np.unique(mask), np.arange(n_classes + 1))
-    if unknown.size:
-        shown = ", ".join(map(str, unknown[:5]))
-        raise LabelError(
-            f"The mask of {name!r} holds the value {shown}; known are 0 (unlabelled) and 1..{n_classes} (classes).",
-            "Map the values, for example with --map 0=matrix,255=pore.",
-        )
-    return mask.astype(np.uint8)
 
 
 def to_targets(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
