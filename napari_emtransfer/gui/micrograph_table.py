@@ -146,7 +146,9 @@ class MicrographTable(QTableWidget):
         header.setMinimumSectionSize(36)
         for column in Column:
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
+        # Names may be long, and so may specimens, which are named after them: they share what the numbers leave.
+        for column in (Column.NAME, Column.SPECIMEN):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
 
 
 def parse_pixel_size(text: str) -> float | None:

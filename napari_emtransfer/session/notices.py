@@ -56,11 +56,11 @@ def _mixed_sizes(records: Sequence[MicrographRecord], working: float | None) -> 
     sizes = sorted(r.pixel_size_nm for r in records if r.pixel_size_nm is not None)
     if len(sizes) < 2 or sizes[-1] <= 1.05 * sizes[0]:  # calibration itself is known to a few per cent
         return None
-    message = f"Pixel sizes differ, from {sizes[0]:.3g} to {sizes[-1]:.3g} nm."
+    message = f"Pixel sizes differ, from {sizes[0]:.4g} to {sizes[-1]:.4g} nm."
     if working is None:
         hint = "Choose a working pixel size, and the network sees all micrographs at the same scale."
     else:
-        hint = f"The network sees all of them at {working:.3g} nm per pixel."
+        hint = f"The network sees all of them at {working:.4g} nm per pixel."
     return ProjectNotice("mixed_pixel_sizes", message, hint)
 
 

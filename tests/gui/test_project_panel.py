@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
+from qtpy.QtTest import QTest
 from session_helpers import label
 from skimage.io import imsave
 
@@ -174,3 +175,12 @@ def test_of_a_stack_one_image_is_chosen(project, monkeypatch, tmp_path):
     stem = next(r.stem for r in project.session.records if r.stem.startswith("series"))
     assert project.session.open_micrograph(stem).read()[0, 1] == 20
     assert not project.dock.messages.texts()
+
+
+def test_a_long_specimen_name_leaves_room_for_the_name(project):
+    table, session = project.dock.project_panel.micrographs.table, project.session
+    session.update_micrograph(session.records[0].stem, specimen="a specimen named after its file " * 3)
+    project.wait(lambda: table.item(0, Column.SPECIMEN).text().startswith("a specimen"), "the new name")
+    QTest.qWait(100)
+    assert abs(table.columnWidth(Column.NAME) - table.columnWidth(Column.SPECIMEN)) <= 1
+    assert not table.horizontalScrollBar().isVisible()
