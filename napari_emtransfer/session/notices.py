@@ -77,8 +77,8 @@ def _info_bars(records: Sequence[MicrographRecord]) -> ProjectNotice | None:
     stems = tuple(r.stem for r in records if r.info_bar is not None)
     if not stems:
         return None
-    message = f"{_named(stems)} {_has(stems)} an information bar; it is left out of contrast and training."
-    return ProjectNotice("info_bar", message, "Nothing to do, unless the bar was found where there is none.", stems)
+    message = f"{_named(stems)} {_has(stems)} an information bar; it is left out of the contrast."
+    return ProjectNotice("info_bar", message, "Leave it unpainted, and it is left out of training, too.", stems)
 
 
 def _named(stems: Sequence[str]) -> str:
