@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Modality = Literal["sem", "tem", "hrtem", "stem", "ebsd", "other"]
 Architecture = Literal["Unet", "UnetPlusPlus", "DeepLabV3Plus", "FPN", "Segformer"]
-StrategyName = Literal["auto", "scratch", "fine-tune"]
-AugmentPreset = Literal["none", "basic", "extended"]
+StrategyName = Literal["auto", "scratch", "feature-extraction", "fine-tune", "gradual"]
+Freeze = Literal["none", "encoder", "decoder"]
+NormPolicy = Literal["auto", "source", "train", "adabn", "mix"]
+Schedule = Literal["cosine", "poly"]
+ClassWeights = Literal["none", "balanced"]
+Folds = Literal["leave-one-out"] | Annotated[int, Field(ge=2)]
+AugmentPreset = Literal["none", "basic", "extended", "em-noise"]
 Precision = Literal["auto", "bf16", "fp32"]
 BlendMode = Literal["valid", "hann"]
 
@@ -42,6 +47,17 @@ class TrainConfig(_Config):
     one's), the path of a file, or "run:ID" to go on from an earlier run.
     `split` names a split that came with an imported data set; otherwise the labelled micrographs are split by specimen.
     `train` and `validation` name micrographs (stems) by hand and win over both.
+
+    Transfer: `freeze` keeps a part as it was loaded. `normalization` says whose statistics the encoder's batch norms
+    use: those of the weights ("source"), of each batch ("train"), of this project's micrographs, measured once and then
+    frozen ("adabn"), or half of both ("mix"); "auto" is "train" from scratch and "adabn" otherwise. `depth_decay` is
+    the rate of each encoder stage relative to the next deeper one. `l2_sp` pulls pretrained parameters back to where
+    they began. `plateau` is how many validations without a better IoU end a stage of the gradual strategy. A rate
+    above 1e-4 that is the same for a pretrained encoder as for the decoder needs `confirm_uniform_rate`.
+    Going on from a run ("run:ID"), `shrink` scales decoder and head before a little noise is added (1 leaves them), and
+    pixels labelled since then count `new_weight` times.
+    `folds` trains one network per fold of specimens; together they are the run's model.
+    `illegal_augment` names transforms that the project's modality forbids and the user wants all the same.
     """
 
     strategy: StrategyName = "auto"
@@ -54,8 +70,22 @@ class TrainConfig(_Config):
     crop_px: int = Field(default=256, ge=32, multiple_of=32)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     encoder_learning_rate: float | None = Field(default=None, gt=0, le=1)
+    depth_decay: float = Field(default=0.7, gt=0, le=1)
     weight_decay: float = Field(default=1e-2, ge=0)
+    freeze: Freeze = "none"
+    normalization: NormPolicy = "auto"
+    schedule: Schedule = "cosine"
+    l2_sp: float = Field(default=0.0, ge=0)
+    class_weights: ClassWeights = "none"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    average: float = Field(default=0.98, ge=0, lt=1)
+    plateau: int = Field(default=2, ge=1)
+    confirm_uniform_rate: bool = False
+    shrink: float = Field(default=0.5, gt=0, le=1)
+    new_weight: float = Field(default=2.0, ge=1)
+    folds: Folds | None = None
     augment: AugmentPreset = "basic"
+    illegal_augment: tuple[str, ...] = ()
     split: str | None = None
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
@@ -69,10 +99,24 @@ class PredictConfig(_Config):
 
     `halo_px` is what is computed and thrown away around each window: a trained ResNet-18 U-Net sees so far that
     62 px leave differences of 0.7 in probability at worst; at 192 px they are below 1e-3.
+    `symmetries` are the elements of `core.nn.augment.dihedral` over whose predictions is averaged; 0 is the image as
+    it is.
     """
 
     roi_px: int | None = Field(default=None, ge=64)
     halo_px: int = Field(default=192, ge=0)
     blend: BlendMode = "valid"
     batch_size: int | None = Field(default=None, ge=1)
+    symmetries: tuple[int, ...] = Field(default=(0,), min_length=1)
+    compute: ComputeConfig = ComputeConfig()
+
+
+class LiveConfig(_Config):
+    """The live head: a pixel classifier trained anew at every stroke, on filters and on features of a frozen network.
+
+    `weights` is "none" (filters alone), what `TrainConfig.weights` understands for `encoder`, or "run:ID".
+    """
+
+    weights: str = "none"
+    encoder: str = "resnet18"
     compute: ComputeConfig = ComputeConfig()

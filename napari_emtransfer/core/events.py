@@ -34,17 +34,24 @@ class RunStarted(_Event):
 
 
 class IterationEnded(_Event):
-    """One optimiser step. `loss` is the mean over the iterations since the last such event."""
+    """One optimiser step. `loss` is the mean over the iterations since the last such event.
+
+    `memory_gb` is what the device holds for this process.
+    """
 
     event: Literal["IterationEnded"] = "IterationEnded"
     iteration: int
     loss: float
     learning_rates: dict[str, float]
     seconds_left: float | None = None
+    memory_gb: float | None = None
 
 
 class ValidationEnded(_Event):
-    """IoU on the held-out ground; a class absent from label and prediction is None."""
+    """IoU on the held-out ground; a class absent from label and prediction is None.
+
+    `n_stale` counts the validations since the best one; `training_iou` is the mean IoU on the training crops of late.
+    """
 
     event: Literal["ValidationEnded"] = "ValidationEnded"
     iteration: int
@@ -53,6 +60,39 @@ class ValidationEnded(_Event):
     iou: dict[str, float | None]
     is_best: bool
     ground: str
+    n_stale: int = 0
+    training_iou: float | None = None
+
+
+class ParameterGroup(BaseModel):
+    """Parameters that learn alike; a frozen group has the rate 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    part: str
+    n_parameters: int
+    learning_rate: float
+    weight_decay: float
+
+
+class StageBegan(_Event):
+    """A stage of the strategy; all but the gradual one have a single stage. `reason` says why it begins now."""
+
+    event: Literal["StageBegan"] = "StageBegan"
+    iteration: int
+    stage: int
+    n_stages: int
+    name: str
+    reason: str
+    groups: tuple[ParameterGroup, ...]
+
+
+class FoldBegan(_Event):
+    """The network of fold `fold` (from 0) of `n_folds` is trained now, without the `held_out` specimens."""
+
+    event: Literal["FoldBegan"] = "FoldBegan"
+    fold: int
+    n_folds: int
+    held_out: tuple[str, ...]
 
 
 class CheckpointSaved(_Event):
@@ -126,6 +166,8 @@ Event = Annotated[
     | RunStarted
     | IterationEnded
     | ValidationEnded
+    | StageBegan
+    | FoldBegan
     | CheckpointSaved
     | ProgressMade
     | RegionPredicted

@@ -6,7 +6,17 @@ from typing import Any
 
 from napari_emtransfer.core.events import EngineReady
 from napari_emtransfer.worker.control import Emit, RunControl, Terminal, terminal_of
-from napari_emtransfer.worker.protocol import EvaluateRequest, PredictRequest, Request, TrainRequest, WarmRequest
+from napari_emtransfer.worker.protocol import (
+    EvaluateRequest,
+    LiveRequest,
+    PredictRequest,
+    PretrainRequest,
+    PreviewRequest,
+    RecommendRequest,
+    Request,
+    TrainRequest,
+    WarmRequest,
+)
 
 __all__ = ["Emit", "RunControl", "handle"]
 
@@ -28,7 +38,17 @@ def _terminal(request: Request, emit: Emit, control: RunControl) -> Terminal:
     return terminal_of(request.run_id, control, lambda: _result(request, emit, control))
 
 
-def _result(request: WarmRequest | PredictRequest | EvaluateRequest, emit: Emit, control: RunControl) -> dict[str, Any]:
+def _result(
+    request: WarmRequest
+    | PredictRequest
+    | EvaluateRequest
+    | RecommendRequest
+    | LiveRequest
+    | PreviewRequest
+    | PretrainRequest,
+    emit: Emit,
+    control: RunControl,
+) -> dict[str, Any]:
     match request:
         case WarmRequest():
             return _warm(request, emit)
@@ -40,6 +60,22 @@ def _result(request: WarmRequest | PredictRequest | EvaluateRequest, emit: Emit,
             from napari_emtransfer.worker.evaluate_handler import evaluate
 
             return evaluate(request, emit, control)
+        case RecommendRequest():
+            from napari_emtransfer.worker.recommend_handler import recommend
+
+            return recommend(request, emit, control)
+        case LiveRequest():
+            from napari_emtransfer.worker.live_handler import update_live
+
+            return update_live(request, emit, control)
+        case PreviewRequest():
+            from napari_emtransfer.worker.preview_handler import preview
+
+            return preview(request, emit, control)
+        case PretrainRequest():
+            from napari_emtransfer.worker.pretrain_handler import pretrain
+
+            return pretrain(request, emit, control)
 
 
 def _warm(request: WarmRequest, emit: Emit) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from napari_emtransfer.core.config import ComputeConfig, PredictConfig, TrainConfig
+from napari_emtransfer.core.config import AugmentPreset, ComputeConfig, LiveConfig, PredictConfig, TrainConfig
 from napari_emtransfer.core.data.tiles import Window
 
 
@@ -38,6 +38,8 @@ class PredictRequest(_Message):
 
     `paths` are image files outside the project. `window` restricts one named micrograph to a part, in native pixels.
     With `out`, masks are written there as TIFF; otherwise into the project's prediction store.
+    `ensemble` names runs whose probabilities are averaged with the model's; `tta` averages over the symmetries that
+    the project's modality allows.
     """
 
     kind: Literal["predict"] = "predict"
@@ -51,6 +53,8 @@ class PredictRequest(_Message):
     out: Path | None = None
     probabilities: bool = False
     uncertainty: Literal["none", "entropy"] = "entropy"
+    ensemble: tuple[str, ...] = ()
+    tta: bool = False
     config: PredictConfig = PredictConfig()
 
 
@@ -62,10 +66,71 @@ class EvaluateRequest(_Message):
     project: Path
     model_run: str = "latest"
     on: tuple[str, ...] = ("validation",)
+    ensemble: tuple[str, ...] = ()
+    tta: bool = False
     config: PredictConfig = PredictConfig()
 
 
-Request = Annotated[WarmRequest | TrainRequest | PredictRequest | EvaluateRequest, Field(discriminator="kind")]
+class RecommendRequest(_Message):
+    """Measure the gap between weights and micrographs; answer with a strategy and its reason (see `core.recommend`)."""
+
+    kind: Literal["recommend"] = "recommend"
+    run_id: str
+    project: Path
+    config: TrainConfig
+
+
+class LiveRequest(_Message):
+    """Train the live head on all labels on disk and predict one window (native pixels) of one micrograph.
+
+    The prediction lies in the project's store under the run `LIVE_RUN`; a newer request overtakes an older one.
+    """
+
+    kind: Literal["live"] = "live"
+    run_id: str
+    project: Path
+    micrograph: str
+    window: Window
+    generation: int = 0
+    config: LiveConfig = LiveConfig()
+
+
+class PreviewRequest(_Message):
+    """Nine augmented crops with their labels, as the training would see them; the answer names an .npz file."""
+
+    kind: Literal["preview"] = "preview"
+    run_id: str
+    project: Path
+    micrograph: str
+    preset: AugmentPreset
+    illegal: tuple[str, ...] = ()
+    crop_px: int = 256
+    seed: int = 0
+
+
+class PretrainRequest(_Message):
+    """Train an encoder to tell the classes of a folder of micrographs apart (one folder per class); writes `out`."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    run_id: str
+    images: Path
+    out: Path
+    config: TrainConfig
+
+
+LIVE_RUN: Final = "live"
+
+Request = Annotated[
+    WarmRequest
+    | TrainRequest
+    | PredictRequest
+    | EvaluateRequest
+    | RecommendRequest
+    | LiveRequest
+    | PreviewRequest
+    | PretrainRequest,
+    Field(discriminator="kind"),
+]
 
 
 class Control(_Message):
