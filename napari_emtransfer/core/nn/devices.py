@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, TypeVar
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -91,6 +92,22 @@ def free_memory_gb(device: torch.device) -> float | None:
     if device.type == "mps":
         return float((torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()) / _GIB)
     return None
+
+
+def process_memory_gb(device: torch.device) -> float | None:
+    """What this process holds of the device's memory in GiB; for the CPU, its resident memory.
+
+    On an accelerator that is what its allocator has taken, kept blocks included: what another program cannot have.
+    None where the system does not say.
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.memory_reserved(device) / _GIB)
+    if device.type == "mps":
+        return float(torch.mps.driver_allocated_memory() / _GIB)
+    try:
+        return float(psutil.Process().memory_info().rss / _GIB)
+    except psutil.Error:
+        return None
 
 
 def moved(model: _Module, device: torch.device) -> _Module:

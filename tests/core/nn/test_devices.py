@@ -42,3 +42,22 @@ def test_threads_and_description():
     assert torch.get_num_threads() == 1
     assert devices.describe(torch.device("cpu")) == "cpu (1 threads)"
     assert devices.free_memory_gb(torch.device("cpu")) is None
+
+
+def test_resident_memory_of_the_process_grows_with_what_it_holds():
+    cpu = torch.device("cpu")
+    before = devices.process_memory_gb(cpu)
+    held = torch.ones(64, 2**20)  # 256 MiB, every page written
+    after = devices.process_memory_gb(cpu)
+    assert before is not None
+    assert after is not None
+    assert 0.01 < before < 100
+    assert after - before == pytest.approx(held.nbytes / 2**30, rel=0.2)
+
+
+def test_memory_that_the_system_does_not_tell_is_none(monkeypatch):
+    def refuse() -> None:
+        raise devices.psutil.AccessDenied
+
+    monkeypatch.setattr(devices.psutil, "Process", refuse)
+    assert devices.process_memory_gb(torch.device("cpu")) is None
