@@ -13,7 +13,7 @@ Freeze = Literal["none", "encoder", "decoder"]
 NormPolicy = Literal["auto", "source", "train", "adabn", "mix"]
 Schedule = Literal["cosine", "poly"]
 ClassWeights = Literal["none", "balanced"]
-Folds = Literal["leave-one-out"] | Annotated[int, Field(ge=2)]
+Folds = Literal["leave-one-out", "dataset"] | Annotated[int, Field(ge=2)]
 AugmentPreset = Literal["none", "basic", "extended", "em-noise"]
 Precision = Literal["auto", "bf16", "fp32"]
 BlendMode = Literal["valid", "hann"]
@@ -56,7 +56,8 @@ class TrainConfig(_Config):
     above 1e-4 that is the same for a pretrained encoder as for the decoder needs `confirm_uniform_rate`.
     Going on from a run ("run:ID"), `shrink` scales decoder and head before a little noise is added (1 leaves them), and
     pixels labelled since then count `new_weight` times.
-    `folds` trains one network per fold of specimens; together they are the run's model.
+    `folds` trains one network per fold of specimens; together they are the run's model. "dataset" takes the folds that
+    came with an imported data set.
     `illegal_augment` names transforms that the project's modality forbids and the user wants all the same.
     """
 

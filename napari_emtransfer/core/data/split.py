@@ -22,11 +22,30 @@ class Region(BaseModel):
     window: Window | None = None
 
 
+class Fold(BaseModel):
+    """One fold: a network trains on `train`, its checkpoint is chosen on `selection`, and it is judged on `held_out`.
+
+    Where there are too few specimens for a selection of its own, `selection` is empty and the checkpoint is chosen on
+    `held_out`, which makes the figure a little too good.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    train: tuple[Region, ...]
+    held_out: tuple[Region, ...]
+    selection: tuple[Region, ...] = ()
+
+    @property
+    def chosen_on(self) -> tuple[Region, ...]:
+        """Regions that the best checkpoint is chosen on."""
+        return self.selection or self.held_out
+
+
 class Split(BaseModel):
     """Training and held-out ground.
 
     `ground` says how far apart they lie: other specimens, other micrographs of the same specimen, or other blocks of
-    the same micrograph. `note` is the sentence that stands beside an IoU measured on it.
+    the same micrograph. `note` is the sentence that stands beside an IoU measured on it. With `folds` every micrograph
+    is trained on by some of the networks: `train` holds them all, `validation` none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,10 +57,15 @@ class Split(BaseModel):
     ground: Ground
     note: str
     gap_px: int = 0
+    folds: tuple[Fold, ...] = ()
 
     def part(self, name: str) -> tuple[Region, ...]:
-        """Regions of "train", "validation", "test" or a part that the data set names; `SplitError` for others."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test, **self.other}
+        """Regions of "train", "validation", "test" or a part that the data set names; `SplitError` for others.
+
+        With folds the validation part is what one fold after another holds out.
+        """
+        validation = self.validation or tuple(region for fold in self.folds for region in fold.held_out)
+        parts = {"train": self.train, "validation": validation, "test": self.test, **self.other}
         if not parts.get(name):
             known = ", ".join(key for key, regions in parts.items() if regions)
             raise SplitError(f"The split {self.name!r} has no part {name!r}.", f"It has: {known}.")
@@ -71,9 +95,15 @@ def check_no_leak(split: Split, records: Sequence[MicrographRecord]) -> None:
     if split.ground == "block":
         _check_windows(split, held_out)
         return
-    both = stems_of(split.train) & stems_of(held_out)
-    if split.ground == "specimen":
-        both |= _specimens(split.train, specimens) & _specimens(held_out, specimens)
+    # The test part of a split with folds may come from the data set, which its evaluation says where it matters.
+    pairs = [(split.train, held_out)] if not split.folds else []
+    pairs += [((*fold.train, *fold.selection), fold.held_out) for fold in split.folds]
+    pairs += [(fold.train, fold.selection) for fold in split.folds]
+    both: set[str] = set()
+    for train, held in pairs:
+        both |= stems_of(train) & stems_of(held)
+        if split.ground == "specimen":
+            both |= _specimens(train, specimens) & _specimens(held, specimens)
     if both:
         raise SplitError(
             f"The split {split.name!r} has {', '.join(sorted(both)[:5])} both in training and held out.",

@@ -40,3 +40,20 @@ def block_note(n_micrographs: int, gap_px: int) -> str:
         f"held out: separate blocks of the same micrograph{'s' * (n_micrographs > 1)}, {gap_px} px apart – "
         "tells little about other micrographs and nothing about other specimens"
     )
+
+
+def folds_note(n_folds: int, n_specimens: int, *, by_specimen: bool, clean: bool) -> str:
+    """Every specimen is held out by one fold; `clean` where the checkpoints were chosen on others."""
+    way = "leave-one-specimen-out" if n_folds == n_specimens else f"{n_folds} folds"
+    note = f"held out: each of {n_specimens} specimens once, measured by the network that never saw it ({way})"
+    if not by_specimen:
+        note = (
+            f"held out: each micrograph once, by one of {n_folds} folds of the data set, whose specimens are on both "
+            f"sides – {OPTIMISM}"
+        )
+    chosen = (
+        "the checkpoint of each fold was chosen on specimens that it was neither trained nor measured on"
+        if clean
+        else "the best checkpoint of each fold was chosen on that same ground, which makes the figure a little too good"
+    )
+    return f"{note}; {chosen}; the mean of the networks, which is the run's model, was not measured itself"
