@@ -1,9 +1,9 @@
-"""The resident engine and the overlay: what the newest model says about the micrograph that is shown."""
+"""The overlay: what the newest model says about the micrograph that is shown."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,25 +12,23 @@ from numpy.typing import NDArray
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.events import (
-    EngineReady,
+    TERMINAL,
     Event,
-    NoticePosted,
     RegionPredicted,
-    RunCancelled,
     RunFailed,
     RunFinished,
 )
 from napari_emtransfer.session.context import Context
+from napari_emtransfer.session.engine import DIED, EngineController
 from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StoredPrediction
 from napari_emtransfer.session.state import EngineState
 from napari_emtransfer.worker.protocol import PredictRequest
-from napari_emtransfer.worker.runners import Engine, Runner
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
 
 KEPT_OVERLAYS = 2
-DIED = "died"
+KEY = "predict"
 
 
 @dataclass
@@ -63,43 +61,19 @@ class _Wish:
 
 
 class PredictionController:
-    """Owns the engine process and the overlay arrays. `load` belongs to the bridge's thread, all else to the views'."""
+    """Owns the overlay arrays. `load` belongs to the bridge's thread, all else to that of the views."""
 
-    def __init__(self, context: Context, runner: Runner) -> None:
-        self._context, self._runner = context, runner
-        self._engine: Engine | None = None
-        self._serial = 0
-        self._restarted = False
+    def __init__(self, context: Context, engine: EngineController) -> None:
+        self._context, self._engine = context, engine
         self._generation = 0
         self._wish: _Wish | None = None
         self._overlays: OrderedDict[str, Overlay] = OrderedDict()
-        self.engine = EngineState()
         self.model_run: str | None = None
 
-    # ---- the engine
-
-    def start_engine(self) -> None:
-        """Start the resident process, so that torch is imported before the first request."""
-        if self._engine is not None:
-            return
-        self._serial += 1
-        serial, inbox = self._serial, self._context.inbox
-        self._set_engine(EngineState("starting"))
-        try:
-            self._engine = self._runner.start_engine(lambda event: inbox.put(FromEngine(serial, event)))
-        except OSError as error:
-            self._engine = None
-            self._report_dead(f"The prediction process could not be started: {error}.")
-
-    def end_engine(self, timeout: float = 1.0) -> None:
-        """End the resident process."""
-        if self._engine is not None:
-            engine, self._engine = self._engine, None
-            self._serial += 1
-            engine.close()
-            if not engine.wait(timeout):
-                engine.kill()
-        self._set_engine(EngineState())
+    @property
+    def engine(self) -> EngineState:
+        """How the engine fares."""
+        return self._engine.state
 
     # ---- requests
 
@@ -126,7 +100,8 @@ class PredictionController:
             return None
         self._generation += 1
         self._wish = wish = _Wish(self._generation, stem, visible, self.model_run)
-        self.start_engine()
+        self._engine.forget(KEY)
+        self._engine.start()
         if self._context.require_project().predictions.exists(self.model_run, stem):
             self._context.inbox.put(StoredPrediction(wish.generation, stem, wish.model_run))
         else:
@@ -165,21 +140,6 @@ class PredictionController:
         if self._wish is not None and message.generation == self._wish.generation:
             self._send_first()
 
-    def apply(self, message: FromEngine) -> None:
-        """Take an event of the engine. What an earlier engine or an earlier request says is dropped."""
-        if message.serial != self._serial:
-            return
-        event = message.event
-        match event:
-            case EngineReady():
-                self._set_engine(EngineState("ready", event.device, event.memory_free_gb))
-            case RunFailed() if event.kind == DIED:
-                self._died(event)
-            case NoticePosted():
-                self._context.signals.notice_posted.emit(event.message, event.hint)
-            case RunFinished() | RunCancelled() | RunFailed():
-                self._ended(event)
-
     def apply_region(self, loaded: RegionLoaded) -> bool:
         """Paste a loaded region into the overlay; True when it was still wanted."""
         wish = self._wish
@@ -211,51 +171,31 @@ class PredictionController:
 
     def _send(self, part: str) -> None:
         wish, project = self._wish, self._context.project
-        if wish is None or project is None or self._engine is None:
+        if wish is None or project is None:
             return
-        self._engine.request(
-            PredictRequest(
-                run_id=f"predict-{wish.generation}-{part}",
-                project=project.root,
-                model_run=wish.model_run,
-                micrographs=(wish.stem,),
-                window=wish.visible if part == "visible" else None,
-                generation=wish.generation,
-            )
+        request = PredictRequest(
+            run_id=f"predict-{wish.generation}-{part}",
+            project=project.root,
+            model_run=wish.model_run,
+            micrographs=(wish.stem,),
+            window=wish.visible if part == "visible" else None,
+            generation=wish.generation,
         )
-        if self.engine.phase == "ready":
-            self._set_engine(replace(self.engine, phase="busy"))
+        self._engine.ask(request, self._answered, key=KEY)
 
-    def _ended(self, event: Event) -> None:
+    def _answered(self, event: Event) -> None:
+        """Of the newest request only; regions come by way of `load`."""
         wish = self._wish
-        if wish is None or not event.run_id.startswith(f"predict-{wish.generation}-"):
+        if wish is None or not isinstance(event, TERMINAL):
             return
         if isinstance(event, RunFinished):
-            self._restarted = False
             if event.run_id.endswith("-visible"):
                 self._send("all")
                 return
             self._overlay(wish.stem).complete_for = wish.model_run
         self._wish = None
-        self._set_engine(replace(self.engine, phase="ready"))
-        if isinstance(event, RunFailed):
+        if isinstance(event, RunFailed) and event.kind != DIED:
             self._context.signals.failed.emit(event.message, event.hint)
-
-    def _died(self, event: RunFailed) -> None:
-        """Start the engine once more, with the wish that it died over; report when it dies again."""
-        self._engine = None
-        if self._restarted:
-            self._report_dead(event.message, event.hint)
-            return
-        self._restarted = True
-        self.start_engine()
-        self._send_first()
-
-    def _report_dead(self, message: str, hint: str = "") -> None:
-        hint = hint or "Predict again to restart it; painting and training go on without it."
-        self._restarted, self._wish = False, None
-        self._set_engine(EngineState("dead", message=message, hint=hint))
-        self._context.signals.failed.emit(message, hint)
 
     def _overlay(self, stem: str) -> Overlay:
         if stem not in self._overlays:
@@ -265,11 +205,6 @@ class PredictionController:
                 self._overlays.popitem(last=False)
         self._overlays.move_to_end(stem)
         return self._overlays[stem]
-
-    def _set_engine(self, state: EngineState) -> None:
-        if state != self.engine:
-            self.engine = state
-            self._context.signals.engine_changed.emit(state)
 
 
 def _read(project: Project, wish: _Wish, window: Window) -> RegionLoaded | None:

@@ -15,6 +15,7 @@ from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.classes import renamed
 from napari_emtransfer.session.context import Context, require_saved
+from napari_emtransfer.session.engine import EngineController
 from napari_emtransfer.session.importing import add_files, make_sample_project
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.measuring import MeasuringController
@@ -55,7 +56,8 @@ class Session:
         self.labelling = LabellingController(
             self._context, lambda stem, window: self.measuring.touched(stem, window), self._looked
         )
-        self.prediction = PredictionController(self._context, runner)
+        self.engine = EngineController(self._context, runner)
+        self.prediction = PredictionController(self._context, self.engine)
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction)
         self.visible: Window | None = None
@@ -220,7 +222,7 @@ class Session:
             case StoredPrediction():
                 self.prediction.apply_stored(message)
             case FromEngine():
-                self.prediction.apply(message)
+                self.engine.apply(message)
             case StrokesSaved() | SaveFailed():
                 self.labelling.apply(message)
             case MicrographsChanged():
@@ -249,13 +251,14 @@ class Session:
             return
         self._closed = True
         self._let_go()
-        self.prediction.end_engine()
+        self.engine.end()
 
     def _let_go(self) -> None:
         project = self.project
         if project is None:
             return
         self.training.end(timeout=2.0)
+        self.engine.forget()
         self.prediction.reset()
         self.labelling.close()
         self.training.reset()
@@ -274,7 +277,7 @@ class Session:
         self.labelling.open(project)
         self.signals.project_changed.emit()
         self._use_newest_model()
-        self.prediction.start_engine()
+        self.engine.start()
 
     def _looked(self, elsewhere: bool) -> None:
         if elsewhere:

@@ -31,6 +31,9 @@ class Engine(Protocol):
     def request(self, request: Request) -> None:
         """Send it a request."""
 
+    def cancel(self, run_id: str) -> None:
+        """Nobody waits for the answer to this request any more."""
+
     def close(self) -> None:
         """Let it go: it leaves within two seconds."""
 

@@ -24,8 +24,8 @@ class FakeProcess:
     def request(self, request):
         self.requests.append(request)
 
-    def cancel(self):
-        self.words.append("cancel")
+    def cancel(self, run_id=None):
+        self.words.append("cancel" if run_id is None else f"cancel {run_id}")
 
     def stop_early(self):
         self.words.append("stop_early")
