@@ -1,4 +1,4 @@
-"""Joint augmentation of image and targets. Masks move with their image and are never interpolated.
+"""Joint augmentation of image, targets and pixel weights. Masks move with their image and are never interpolated.
 
 "basic" is plain numpy: the dihedral group is a transposed and flipped view, which no augmentation library beats.
 "extended" bends and scales with albumentations, which nothing else in the package imports.
@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,34 +42,55 @@ def jitter_intensity(image: NDArray[np.float32], rng: np.random.Generator) -> ND
     return (curved * np.float32(contrast) + np.float32(brightness) + noise).astype(np.float32, copy=False)
 
 
+@overload
 def augment(
     image: NDArray[np.float32], targets: NDArray[np.uint8], preset: AugmentPreset, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Image (H, W) and targets (H, W) of one square crop → the same, moved alike; "none" returns them as they are.
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]: ...
+
+
+@overload
+def augment(
+    image: NDArray[np.float32],
+    targets: NDArray[np.uint8],
+    preset: AugmentPreset,
+    rng: np.random.Generator,
+    *,
+    weights: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]: ...
+
+
+def augment(
+    image: NDArray[np.float32],
+    targets: NDArray[np.uint8],
+    preset: AugmentPreset,
+    rng: np.random.Generator,
+    *,
+    weights: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[Any], ...]:
+    """Image, targets and weights (H, W) of one square crop → the same, moved alike; "none" returns them as they are.
 
     "basic": flips and quarter turns, mild brightness, contrast, gamma and noise. "extended": before that, rotation,
     scale ± 30 %, elastic bending and blur. It helps where micrographs differ in scale and sharpness, and can hurt
-    elsewhere (Goetz et al., npj Comput. Mater. 2022).
+    elsewhere (Goetz et al., npj Comput. Mater. 2022). Without weights there is a pair to return, otherwise a triple.
     """
+    masks: list[NDArray[Any]] = [targets] if weights is None else [targets, weights]
     if preset == "none":
-        return image, targets
+        return image, *masks
     if preset == "extended":
-        image, targets = bend(image, targets, seed=int(rng.integers(2**31)))
+        image, *masks = bend(image, *masks, seed=int(rng.integers(2**31)))
     element = int(rng.integers(8))
-    return jitter_intensity(dihedral(image, element), rng), dihedral(targets, element)
+    return jitter_intensity(dihedral(image, element), rng), *(dihedral(mask, element) for mask in masks)
 
 
-def bend(
-    image: NDArray[np.float32], targets: NDArray[np.uint8], *, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Rotate, scale, bend and blur an image (H, W); its targets (H, W) likewise, but by the nearest pixel, unblurred.
+def bend(image: NDArray[np.float32], *masks: NDArray[Any], seed: int) -> tuple[NDArray[Any], ...]:
+    """Rotate, scale, bend and blur an image (H, W); its masks (H, W) likewise, but by the nearest pixel, unblurred.
 
-    What comes in from beyond the border is mirrored, with its targets.
+    What comes in from beyond the border is mirrored, with its masks.
     """
     transform = _bending()
     transform.set_random_seed(seed)
-    bent = transform(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(targets))
-    return bent["image"], bent["mask"]
+    bent = transform(image=np.ascontiguousarray(image), masks=[np.ascontiguousarray(mask) for mask in masks])
+    return bent["image"], *bent["masks"]
 
 
 @cache

@@ -20,13 +20,16 @@ from napari_emtransfer.core.nn.ground import TrainingImage
 # Positions remembered per image and class: enough to find every precipitate, little beside the image itself.
 _MAX_POSITIONS: Final = 50_000
 
+_Crop = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32] | None]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """images (N, 1, H, W) float32, targets (N, H, W) int64."""
+    """images (N, 1, H, W) float32, targets (N, H, W) int64; weights (N, H, W) float32, None where all weigh the same."""
 
     images: Tensor
     targets: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class PatchSampler:
         K; targets hold 0..K−1 and 255.
     centred
         Share of class-balanced crops.
+    new_weight
+        Weight of the pixels marked as fresh; all others weigh 1.
 
     Raises
     ------
@@ -70,13 +75,16 @@ class PatchSampler:
         preset: AugmentPreset = "basic",
         seed: int = 0,
         centred: float = 0.6,
+        new_weight: float = 1.0,
     ) -> None:
         self._images = images
-        self._crop = crop_px
+        self._crop_px = crop_px
         self._batch_size = batch_size
         self._preset = preset
         self._seed = seed
         self._centred = centred
+        self._new_weight = new_weight
+        self._weighted = new_weight != 1 and any(part.fresh is not None and part.fresh.any() for part in images)
         rng = np.random.default_rng(seed)
         by_class = [_sources(images, label, rng) for label in range(n_classes)]
         check_learnable(np.array([sum(s.n_pixels for s in sources) for sources in by_class]))
@@ -86,10 +94,12 @@ class PatchSampler:
     def batch(self, index: int) -> Batch:
         """The batch for iteration `index`."""
         rng = np.random.default_rng((self._seed, index))
-        crops = [augment(*self._cut(*self._place(rng)), self._preset, rng) for _ in range(self._batch_size)]
-        images = np.stack([image for image, _ in crops])[:, None]
-        targets = np.stack([target for _, target in crops])
-        return Batch(torch.from_numpy(images), torch.from_numpy(targets).long())
+        crops = [self._crop(rng) for _ in range(self._batch_size)]
+        images = np.stack([image for image, _, _ in crops])[:, None]
+        targets = np.stack([target for _, target, _ in crops])
+        weighed = [weights for _, _, weights in crops if weights is not None]
+        weights = torch.from_numpy(np.stack(weighed)) if weighed else None
+        return Batch(torch.from_numpy(images), torch.from_numpy(targets).long(), weights)
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Batches from iteration `start` on, without end."""
@@ -97,6 +107,13 @@ class PatchSampler:
         while True:
             yield self.batch(index)
             index += 1
+
+    def _crop(self, rng: np.random.Generator) -> _Crop:
+        place = self._place(rng)
+        image, targets = self._cut(*place)
+        if not self._weighted:
+            return *augment(image, targets, self._preset, rng), None
+        return augment(image, targets, self._preset, rng, weights=self._weights(*place))
 
     def _place(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """Image index and origin (y, x) of a crop that holds at least one labelled pixel."""
@@ -106,23 +123,30 @@ class PatchSampler:
         targets = self._images[source.image].targets
         position = divmod(int(rng.choice(source.positions)), targets.shape[1])
         # Around the pixel, give or take a quarter of the crop; or the pixel anywhere within the crop.
-        reach = self._crop // 4 if centred else self._crop // 2
-        offsets = rng.integers(-reach, reach, size=2, endpoint=not centred) + self._crop // 2
+        reach = self._crop_px // 4 if centred else self._crop_px // 2
+        offsets = rng.integers(-reach, reach, size=2, endpoint=not centred) + self._crop_px // 2
         y, x = (
-            int(np.clip(p - o, 0, max(0, length - self._crop)))
+            int(np.clip(p - o, 0, max(0, length - self._crop_px)))
             for p, o, length in zip(position, offsets, targets.shape, strict=True)
         )
         return source.image, y, x
 
     def _cut(self, index: int, y: int, x: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         part = self._images[index]
-        window = (slice(y, y + self._crop), slice(x, x + self._crop))
+        window = (slice(y, y + self._crop_px), slice(x, x + self._crop_px))
         image, targets = part.image[window].astype(np.float32), part.targets[window]
-        missing = [(0, self._crop - length) for length in image.shape]
+        missing = [(0, self._crop_px - length) for length in image.shape]
         if any(after for _, after in missing):
             image = np.pad(image, missing, mode="reflect")
             targets = np.pad(targets, missing, constant_values=IGNORE_INDEX)
         return image, targets
+
+    def _weights(self, index: int, y: int, x: int) -> NDArray[np.float32]:
+        weights, fresh = np.ones((self._crop_px, self._crop_px), np.float32), self._images[index].fresh
+        if fresh is not None:
+            new = fresh[y : y + self._crop_px, x : x + self._crop_px]
+            weights[: new.shape[0], : new.shape[1]][new] = self._new_weight
+        return weights
 
 
 def check_learnable(class_pixels: NDArray[np.integer]) -> None:

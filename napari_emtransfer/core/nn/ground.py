@@ -44,10 +44,14 @@ class ArrayView:
 
 @dataclass(frozen=True, eq=False)
 class TrainingImage:
-    """A standardised image (H, W), or a part of one, and its targets (H, W): class indices, 255 = unlabelled."""
+    """A standardised image (H, W), or a part of one, and its targets (H, W): class indices, 255 = unlabelled.
+
+    `fresh` (H, W) marks the pixels labelled since the run that this one goes on from; None where there are none.
+    """
 
     image: NDArray[np.floating]
     targets: NDArray[np.uint8]
+    fresh: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +63,20 @@ class HeldOutRegion:
     targets: NDArray[np.uint8]
 
 
-def training_images(view: View, targets: NDArray[np.uint8], *, crop_px: int) -> list[TrainingImage]:
+def training_images(
+    view: View, targets: NDArray[np.uint8], *, crop_px: int, fresh: NDArray[np.bool_] | None = None
+) -> list[TrainingImage]:
     """The labelled parts of a micrograph, each with half a crop of context around it.
 
-    A few labelled tiles of a 16k micrograph cost the memory of those tiles. `targets` (H, W) as in `TrainingImage`;
-    pixels are kept as float16, whose error is far below the noise of a standardised image.
+    A few labelled tiles of a 16k micrograph cost the memory of those tiles. `targets` and `fresh` (H, W) as in
+    `TrainingImage`; pixels are kept as float16, whose error is far below the noise of a standardised image.
     """
     parts = []
     for window in labelled_windows(targets, cell_px=crop_px):
         wide = _widened(window, crop_px // 2, view.shape)
-        parts.append(TrainingImage(view.read(wide).astype(np.float16), targets[wide.slices].copy()))
+        image = view.read(wide).astype(np.float16)
+        new = None if fresh is None else fresh[wide.slices].copy()
+        parts.append(TrainingImage(image, targets[wide.slices].copy(), new))
     return parts
 
 
