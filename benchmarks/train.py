@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 
 from benchmarks._common import data_folder, finish, load_split, say, whole
-from napari_emtransfer.core.config import ComputeConfig, ModelConfig, PredictConfig, TrainConfig
+from benchmarks._rivals import PlainLoop
+from napari_emtransfer.core.config import ComputeConfig, PredictConfig, TrainConfig
 from napari_emtransfer.core.events import Event
 from napari_emtransfer.core.nn.ground import TrainingImage
 from napari_emtransfer.core.nn.model import SegmentationModel
@@ -41,52 +40,6 @@ def test_iou(model: SegmentationModel, test: list[TrainingImage]) -> float:
     """Class-mean IoU of one confusion matrix over the test images, in float32."""
     result = validate(model, [whole(pair) for pair in test], _FP32, torch.device("cpu"))
     return float(result.mean_iou)
-
-
-class PlainLoop:
-    """What one writes by hand in an afternoon."""
-
-    def __init__(self, train: list[TrainingImage], *, fast: bool, seed: int) -> None:
-        self.name = "plain_bf16_channels_last" if fast else "plain_fp32"
-        self.seconds, self.done, self._fast, self._train = 0.0, 0, fast, train
-        self._rng = np.random.default_rng(seed)
-        torch.manual_seed(seed)
-        net = smp.Unet("resnet18", encoder_weights=None, in_channels=1, classes=len(CLASSES))
-        self._net = net.to(memory_format=torch.channels_last) if fast else net
-        self._adam = torch.optim.Adam(self._net.parameters(), lr=1e-3)
-
-    def turn(self, n: int) -> None:
-        """Train for `n` iterations."""
-        started = time.perf_counter()
-        self._net.train()
-        for _ in range(n):
-            images, targets = self._batch()
-            if self._fast:
-                images = images.to(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._fast):
-                logits = self._net(images)
-            loss = torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=255)
-            self._adam.zero_grad()
-            loss.backward()
-            self._adam.step()
-        self.seconds += time.perf_counter() - started
-        self.done += n
-
-    def model(self) -> SegmentationModel:
-        """The network as ours, to be measured alike."""
-        net = self._net
-        return SegmentationModel(ModelConfig(n_classes=len(CLASSES)), net.encoder, net.decoder, net.segmentation_head)
-
-    def _batch(self, size: int = 8, crop: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
-        images, targets = [], []
-        for _ in range(size):
-            pair = self._train[self._rng.integers(len(self._train))]
-            y, x = (self._rng.integers(0, length - crop + 1) for length in pair.image.shape)
-            k, flip = self._rng.integers(4), self._rng.integers(2)
-            for source, batch in ((pair.image, images), (pair.targets, targets)):
-                turned = np.rot90(source[y : y + crop, x : x + crop], k)
-                batch.append(np.ascontiguousarray(turned[::-1] if flip else turned))
-        return torch.from_numpy(np.stack(images))[:, None], torch.from_numpy(np.stack(targets)).long()
 
 
 class Ours:
@@ -189,9 +142,9 @@ def main() -> None:
         if args.only != "plain":
             contestants.append(Ours(parts, config, Path(folder)))
         if args.only != "ours":
-            contestants.append(PlainLoop(parts["train"], fast=True, seed=args.seed))
+            contestants.append(PlainLoop(parts["train"], len(CLASSES), fast=True, seed=args.seed))
             if args.fp32_iterations:
-                contestants.append(PlainLoop(parts["train"], fast=False, seed=args.seed))
+                contestants.append(PlainLoop(parts["train"], len(CLASSES), fast=False, seed=args.seed))
         n = {"ours": config.iterations, "plain_bf16_channels_last": args.iterations, "plain_fp32": args.fp32_iterations}
         results = compete(contestants, n, parts["test"])
     finish({"benchmark": "train", "set": "nasa_super/Super1", "target": TARGET, "config": args.set, **results})
