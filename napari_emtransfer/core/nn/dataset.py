@@ -25,7 +25,7 @@ _Crop = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32] | None
 
 @dataclass(frozen=True)
 class Batch:
-    """images (N, 1, H, W) float32, targets (N, H, W) int64; weights (N, H, W) float32, None where all weigh the same."""
+    """images (N, 1, H, W) float32, targets (N, H, W) int64; weights (N, H, W) float32, None where all are 1."""
 
     images: Tensor
     targets: Tensor
