@@ -33,7 +33,7 @@ def test_no_specimen_is_ever_on_both_sides(made, folds, seed):
         return
     except SplitError as error:
         if "is labelled, so the network" not in error.message:
-            assert len(present) < (2 if folds == "leave-one-out" else folds)  # noqa: PT017
+            assert len(present) < (2 if folds == "leave-one-out" else folds)
         return
     check_no_leak(split, records)
     held = [region.micrograph for fold in split.folds for region in fold.held_out]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from napari_emtransfer.core.data.labels import from_targets
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import DeviceError
 from napari_emtransfer.core.nn import devices
+from napari_emtransfer.core.nn.ensemble import Ensemble
 from napari_emtransfer.core.nn.fusion import fused_for_inference
 from napari_emtransfer.core.nn.ground import View
 from napari_emtransfer.core.nn.lean import lean
@@ -65,11 +66,14 @@ class Predictor:
     Parameters
     ----------
     model
-        Copied: training may go on while predictions are made.
+        A network, or an `Ensemble` of several. Copied: training may go on while predictions are made.
     config
-        `roi_px` None lets memory decide.
+        `roi_px` None lets memory decide; with more than one of `symmetries` the mean over them is predicted.
     device
         Where to compute; by `config.compute` when left out.
+    disagreement
+        Append one channel to the probabilities: how much the members of the ensemble (of one network: its
+        orientations) disagree, in nats; see `Ensemble.examine`.
 
     Raises
     ------
@@ -78,15 +82,24 @@ class Predictor:
     """
 
     def __init__(
-        self, model: SegmentationModel, config: PredictConfig | None = None, device: torch.device | None = None
+        self,
+        model: SegmentationModel | Ensemble,
+        config: PredictConfig | None = None,
+        device: torch.device | None = None,
+        *,
+        disagreement: bool = False,
     ) -> None:
         self.config = config or PredictConfig()
         self.device = device or devices.resolve_device(self.config.compute.device)
         self.n_classes = model.n_classes
+        self.n_channels = model.n_classes + disagreement
         self.stride = model.stride
         devices.keep_freed_memory()
         self._bf16 = devices.resolve_precision(self.config.compute.precision, self.device) == "bf16-mixed"
-        self._model = devices.moved(lean(fused_for_inference(model)), self.device)
+        self._disagreement = disagreement
+        networks = [lean(fused_for_inference(network)) for network in _networks(model)]
+        self._model = devices.moved(_combined(networks, self.config.symmetries, disagreement), self.device)
+        self._networks = networks
         self._should_stop: Callable[[], bool] = lambda: False
         for module in self._model.modules():
             module.register_forward_pre_hook(self._heed_stop)
@@ -98,7 +111,9 @@ class Predictor:
         smallest = 2 * self.halo_px + 2 * self.stride
         wanted = self.config.roi_px
         if wanted is None:
-            wanted = affordable_roi(self._model, self.stride, self.device, bytes_per_value=2 if self._bf16 else 4)
+            # Members run one after the other: the hungriest decides.
+            n_bytes = 2 if self._bf16 else 4
+            wanted = min(affordable_roi(n, self.stride, self.device, bytes_per_value=n_bytes) for n in self._networks)
             if self.config.blend == "hann":
                 # Cross-fading holds a row of windows as wide as the micrograph.
                 wanted = min(wanted, _MAX_HANN_ROI)
@@ -112,7 +127,7 @@ class Predictor:
         *,
         window: Window | None = None,
     ) -> Iterator[tuple[Window, Probabilities]]:
-        """Probabilities (C, h, w) of a view (H, W), in reading order, each pixel once.
+        """Probabilities (C, h, w) of a view (H, W), in reading order, each pixel once; C + 1 with `disagreement`.
 
         Parameters
         ----------
@@ -164,9 +179,9 @@ class Predictor:
         """Whole rows at once: a row's lower overlap waits in `carried` for the row below."""
         row_weights, column_weights = fade_weights(rows), fade_weights(columns)
         left, right = columns[0].start, columns[-1].stop
-        carried = np.zeros((self.n_classes, 0, right - left), np.float32)
+        carried = np.zeros((self.n_channels, 0, right - left), np.float32)
         for i, row in enumerate(rows):
-            strip = np.zeros((self.n_classes, row.stop - row.start, right - left), np.float32)
+            strip = np.zeros((self.n_channels, row.stop - row.start, right - left), np.float32)
             strip[:, : carried.shape[1]] = carried
             for column, weights in zip(columns, column_weights, strict=True):
                 (probabilities,) = self._probabilities(view, [_Box(row.uncropped(), column.uncropped())])
@@ -200,9 +215,29 @@ class Predictor:
         pixels = np.stack([_read_mirrored(view, box) for box in boxes])[:, None]
         images = torch.from_numpy(pixels).to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            logits: Tensor = self._model(images)
-        kept = (logits[i][(slice(None), *box.kept_slices)] for i, box in enumerate(boxes))
-        return [k.float().softmax(dim=0).contiguous().cpu().numpy() for k in kept]
+            logits, disagreement = self._look(images)
+        kept = [(i, slice(None), *box.kept_slices) for i, box in enumerate(boxes)]
+        probabilities = [logits[place].float().softmax(dim=0) for place in kept]
+        if disagreement is not None:
+            probabilities = [torch.cat([p, disagreement[k]]) for p, k in zip(probabilities, kept, strict=True)]
+        return [p.contiguous().cpu().numpy() for p in probabilities]
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(N, 1, H, W) → logits (N, C, H, W), and the disagreement (N, 1, H, W) where it is wanted."""
+        if self._disagreement and isinstance(self._model, Ensemble):
+            return self._model.examine(images)
+        return self._model(images), None
+
+
+def _networks(model: SegmentationModel | Ensemble) -> list[SegmentationModel]:
+    return model.networks if isinstance(model, Ensemble) else [model]
+
+
+def _combined(networks: Sequence[nn.Module], symmetries: Sequence[int], disagreement: bool) -> nn.Module:
+    """A single network in a single orientation stays as it is: the mean of one costs memory and gives nothing."""
+    if len(networks) == 1 and tuple(symmetries) == (0,) and not disagreement:
+        return networks[0]
+    return Ensemble(networks, symmetries)
 
 
 def predict_labels(
@@ -211,7 +246,8 @@ def predict_labels(
     """Most probable label value 1..K of each pixel, (h, w); 0 where `should_stop` came first."""
     target = window or Window(y0=0, x0=0, y1=view.shape[0], x1=view.shape[1])
     labels = np.zeros(target.shape, np.uint8)
-    for part, probabilities in predictor.predict(view, should_stop, window=target):
+    for part, channels in predictor.predict(view, should_stop, window=target):
+        probabilities = channels[: predictor.n_classes]
         rows = slice(part.y0 - target.y0, part.y1 - target.y0)
         columns = slice(part.x0 - target.x0, part.x1 - target.x0)
         labels[rows, columns] = from_targets(probabilities.argmax(axis=0).astype(np.uint8))
