@@ -6,7 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Modality = Literal["sem", "tem", "hrtem", "stem", "ebsd", "other"]
+# How micrographs were made, or what in them is not to be touched; names, and what follows for augmentation, are in
+# core/legality.toml.
+Modality = Literal[
+    "sem",
+    "tem",
+    "hrtem",
+    "stem",
+    "haadf",
+    "ebsd",
+    "eds",
+    "eels",
+    "equiaxed",
+    "directional",
+    "weld",
+    "time",
+    "metric",
+    "lom",
+    "other",
+]
 Architecture = Literal["Unet", "UnetPlusPlus", "DeepLabV3Plus", "FPN", "Segformer"]
 StrategyName = Literal["auto", "scratch", "feature-extraction", "fine-tune", "gradual"]
 Freeze = Literal["none", "encoder", "decoder"]

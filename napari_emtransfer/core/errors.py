@@ -73,3 +73,15 @@ class DeviceError(EMTransferError):
     """The device asked for is absent, or out of memory beyond what a smaller batch can mend."""
 
     kind = "device"
+
+
+class RateError(EMTransferError):
+    """A learning rate that would destroy what pretrained weights know, and that nobody confirmed."""
+
+    kind = "rate"
+
+
+class AugmentationError(EMTransferError):
+    """A transform that does not exist, or nothing to show one on."""
+
+    kind = "augmentation"
