@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from nn_helpers import blobs
 
 from napari_emtransfer.core.data.labels import IGNORE_INDEX
@@ -98,6 +99,54 @@ def test_nothing_labelled_is_refused():
 def test_one_class_only_is_refused():
     with pytest.raises(LabelError, match="Only one class"):
         PatchSampler([TrainingImage(np.zeros((64, 64), np.float32), np.zeros((64, 64), np.uint8))], 2)
+
+
+@pytest.mark.parametrize("preset", ["none", "basic", "extended"])
+def test_fresh_pixels_weigh_more_wherever_they_are_moved(preset):
+    # Targets and fresh pixels are one asymmetric pattern: weights must be 3 just where the target is 1.
+    targets = np.zeros((90, 70), np.uint8)
+    targets[10:60, 5:15] = 1
+    targets[50:60, 5:50] = 1
+    image = np.random.default_rng(0).standard_normal(targets.shape).astype(np.float32)
+    sampler = PatchSampler(
+        [TrainingImage(image, targets, targets == 1)], 2, crop_px=64, batch_size=4, preset=preset, new_weight=3
+    )
+    for index in range(6):
+        batch = sampler.batch(index)
+        assert batch.weights.shape == batch.targets.shape
+        assert torch.equal(batch.weights == 3, batch.targets == 1)
+        assert torch.equal(batch.weights == 1, batch.targets != 1)
+
+
+def test_weights_of_padding_and_of_images_without_fresh_pixels_are_one():
+    small = TrainingImage(blobs((20, 30)).image, blobs((20, 30)).targets, np.ones((20, 30), bool))
+    sampler = PatchSampler([small, blobs((100, 100))], 2, crop_px=64, preset="none", new_weight=2)
+    for weights in (w for i in range(4) for w in sampler.batch(i).weights):
+        assert (weights == 2).sum() in (0, 20 * 30)
+        assert torch.all((weights == 1) | (weights == 2))
+
+
+def test_without_fresh_pixels_there_are_no_weights_and_the_crops_are_the_same():
+    pair = blobs((128, 128))
+    marked = TrainingImage(pair.image, pair.targets, np.zeros(pair.targets.shape, bool))
+    half = TrainingImage(pair.image, pair.targets, pair.targets == 1)
+    plain = PatchSampler([pair], 2, crop_px=64).batch(0)
+    assert plain.weights is None
+    assert PatchSampler([marked], 2, crop_px=64, new_weight=2).batch(0).weights is None
+    assert PatchSampler([half], 2, crop_px=64, new_weight=1).batch(0).weights is None
+    weighed = PatchSampler([half], 2, crop_px=64, new_weight=2).batch(0)
+    assert torch.equal(weighed.images, plain.images)
+    assert torch.equal(weighed.targets, plain.targets)
+
+
+def test_fresh_pixels_are_cut_like_their_labels():
+    targets = np.full((3000, 900), IGNORE_INDEX, np.uint8)
+    targets[10:200, 20:250] = 0
+    targets[2500:2900, 300:600] = 1
+    parts = training_images(ArrayView(np.zeros(targets.shape)), targets, crop_px=256, fresh=targets == 1)
+    assert len(parts) == 2
+    assert all(np.array_equal(part.fresh, part.targets == 1) for part in parts)
+    assert training_images(ArrayView(np.zeros(targets.shape)), targets, crop_px=256)[0].fresh is None
 
 
 def test_only_labelled_parts_are_kept():
