@@ -1,4 +1,4 @@
-"""What a worker has been asked to do: a thread reads the lines, and the newest prediction wins."""
+"""What a worker has been asked to do: a thread reads the lines, and the newest prediction or live update wins."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from napari_emtransfer.core.events import NoticePosted, RunCancelled, RunFailed
 from napari_emtransfer.worker.control import Emit, RunControl
-from napari_emtransfer.worker.protocol import Control, PredictRequest, Request, from_line
+from napari_emtransfer.worker.protocol import Control, LiveRequest, PredictRequest, Request, WarmRequest, from_line
 
 UNKNOWN_RUN = "unknown"
+# Only the newest of its kind is wanted: the window has moved on, or there is another stroke.
+Overtaking = PredictRequest | LiveRequest
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Job:
 
 
 class Inbox:
-    """Requests in the order of their arrival; control words act at once on queued and running ones.
+    """Requests in the order of their arrival, live updates first; control words act at once on queued and running ones.
 
     Parameters
     ----------
@@ -103,15 +105,21 @@ class Inbox:
 
     def _accept(self, request: Request) -> None:
         self._received = True
-        if isinstance(request, PredictRequest) and not self._wins(request):
+        if isinstance(request, Overtaking) and not self._wins(request):
             self._emit(RunCancelled(run_id=request.run_id))
             return
-        self._queue.append(Job(request))
+        self._queue.insert(self._place_of(request), Job(request))
         self._changed.notify_all()
 
-    def _wins(self, newcomer: PredictRequest) -> bool:
-        """Make room for `newcomer`; False when a newer generation is already here."""
-        rivals = [job for job in self._jobs() if isinstance(job.request, PredictRequest)]
+    def _place_of(self, request: Request) -> int:
+        """Where `request` waits: a live update, whose stroke has just ended, only behind the warm-up."""
+        if not isinstance(request, LiveRequest):
+            return len(self._queue)
+        return sum(isinstance(job.request, WarmRequest) for job in self._queue)
+
+    def _wins(self, newcomer: Overtaking) -> bool:
+        """Make room for `newcomer`; False when a newer generation of its kind is already here."""
+        rivals = [job for job in self._jobs() if type(job.request) is type(newcomer)]
         if any(_generation(job) > newcomer.generation for job in rivals):
             return False
         for job in rivals:
@@ -144,7 +152,7 @@ class Inbox:
 
 
 def _generation(job: Job) -> int:
-    return job.request.generation if isinstance(job.request, PredictRequest) else 0
+    return job.request.generation if isinstance(job.request, Overtaking) else 0
 
 
 def _run_id_in(line: str) -> str:
