@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_emtransfer import __version__
-from napari_emtransfer.cli import compute, diagnose, manage, weights
+from napari_emtransfer.cli import compute, diagnose, manage, pretrain, weights
 from napari_emtransfer.cli.output import print_fault
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ manage.register(app)
 compute.register(app)
 diagnose.register(app)
 weights.register(app)
+pretrain.register(app)
 
 # click's UsageError, which newer typers carry inside themselves.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]

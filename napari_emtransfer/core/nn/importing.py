@@ -29,8 +29,8 @@ def import_weights(
     """Copy `path` into the cache; it is then known by name.
 
     A MicroNet file by its published name, or any file with `name` of the table ("imagenet:resnet18"), takes the place
-    of that download. Others become weights of their own, called `name` or by the file's stem. With a known encoder the
-    tensors are compared with it, and the report returned.
+    of that download. Others become weights of their own, called `name` or by the file's stem. With a known encoder (given
+    here, or stated in the file) the tensors are compared with it, and the report returned.
 
     Raises
     ------
@@ -40,6 +40,8 @@ def import_weights(
     tensors = read_tensors(path)
     entry = _known_entry(path, name)
     own = "" if entry is not None else _own_name(path, name)
+    if encoder is None and path.suffix.lower() == ".safetensors":
+        encoder = store.stated(path).get(store.ENCODER_KEY)
     expected = encoder if entry is None else entry.encoder
     report = None if expected is None else check_encoder(expected, tensors, str(path))
     if entry is not None:

@@ -17,6 +17,8 @@ from napari_emtransfer.core.nn.registry import WeightsEntry
 
 PREPROCESSING_KEY: Final = "preprocessing"
 ENCODER_KEY: Final = "encoder"
+ENCODER_RATE_KEY: Final = "encoder_learning_rate"
+NOTES_KEY: Final = "notes"
 
 
 def cache_dir() -> Path:
@@ -46,18 +48,7 @@ def is_here(entry: WeightsEntry) -> bool:
 
 def imported_entries() -> list[WeightsEntry]:
     """Rows of the files that the user imported, each under its name."""
-    return [
-        WeightsEntry(
-            name=path.stem,
-            family="imported",
-            encoder=_stated_encoder(path),
-            source="a file that was imported",
-            licence="unknown to the program",
-            file_name=path.name,
-            verification="the checksum that it had at the import",
-        )
-        for path in sorted((cache_dir() / "imported").glob("*.safetensors"))
-    ]
+    return [_imported_entry(path) for path in sorted((cache_dir() / "imported").glob("*.safetensors"))]
 
 
 def all_entries() -> list[WeightsEntry]:
@@ -68,6 +59,22 @@ def all_entries() -> list[WeightsEntry]:
 def find(name: str, encoder: str | None = None) -> WeightsEntry:
     """`registry.find` that knows the imported files too."""
     return registry.find(name, encoder, imported=imported_entries())
+
+
+def stated_encoder_rate(weights: str, encoder: str) -> float | None:
+    """The encoder's learning rate that weights recommend: their row's, or what their file says; None without either.
+
+    `weights` as of `TrainConfig`; those that do not exist recommend nothing.
+    """
+    if weights == "none" or weights.startswith("run:"):
+        return None
+    path = Path(weights)
+    if path.suffix == ".safetensors":
+        return _rate(stated(path))
+    try:
+        return find(weights, encoder).encoder_learning_rate
+    except WeightsError:
+        return None
 
 
 def ensure(entry: WeightsEntry, progress: Progress | None = None) -> Path:
@@ -146,14 +153,39 @@ def _checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _stated_encoder(path: Path) -> str | None:
+def stated(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; empty where it cannot be read, of which `verify` tells."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get(ENCODER_KEY)
+            return dict(file.metadata() or {})
     except (SafetensorError, OSError):
-        return None  # verify tells
+        return {}
+
+
+def _imported_entry(path: Path) -> WeightsEntry:
+    said = stated(path)
+    return WeightsEntry(
+        name=path.stem,
+        family="imported",
+        encoder=said.get(ENCODER_KEY),
+        source="a file that was imported",
+        licence="unknown to the program",
+        file_name=path.name,
+        verification="the checksum that it had at the import",
+        encoder_learning_rate=_rate(said),
+        notes=said.get(NOTES_KEY, ""),
+    )
+
+
+def _rate(said: dict[str, str]) -> float | None:
+    """A recommended learning rate, from a file that anybody may have written."""
+    try:
+        rate = float(said[ENCODER_RATE_KEY])
+    except (KeyError, ValueError):
+        return None
+    return rate if 0 < rate <= 1 else None
 
 
 def _in_hub_cache(entry: WeightsEntry) -> bool:
