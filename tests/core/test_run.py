@@ -107,3 +107,27 @@ def test_a_process_number_used_again_is_another_process():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert process_start(child.pid) is None
+
+
+def test_the_model_of_a_run_with_folds_is_that_of_its_folds(project):
+    run = project.create_run("train", {})
+    assert (run.model_paths(), run.starting_point(), run.is_resumable) == ([], None, False)
+    for fold, name in ((0, "best"), (1, "best"), (2, "last"), (10, "best")):
+        run.fold_folder(fold).mkdir()
+        (run.fold_folder(fold) / f"{name}.safetensors").write_bytes(b"x")
+    assert [p.parent.name for p in run.model_paths()] == ["fold-0", "fold-1", "fold-2", "fold-10"]
+    (run.fold_folder(1) / "result.json").write_text('{"mean_iou": 0.7}')
+    (run.fold_folder(10) / "result.json").write_text('{"mean_iou": null}')
+    assert list(run.fold_folders()) == [0, 1, 2, 10]
+    assert [p.parent.name for p in run.model_paths()] == ["fold-1", "fold-10"]  # the finished ones
+    assert run.starting_point() == run.fold_folder(1) / "best.safetensors"
+    assert run.is_resumable
+    assert run.has_checkpoint
+
+
+def test_the_last_checkpoint_is_the_model_until_there_is_a_best(project):
+    run = project.create_run("train", {})
+    run.checkpoint_path("last").write_bytes(b"x")
+    assert (run.model_paths(), run.starting_point()) == ([run.checkpoint_path("last")], None)
+    run.checkpoint_path("best").write_bytes(b"x")
+    assert run.model_paths() == [run.checkpoint_path("best")] == [run.starting_point()]

@@ -49,7 +49,8 @@ class Run:
     """One run and its folder `runs/<id>/`.
 
     The folder holds `config.json`, `labels.zarr` (the labels as they were at the start), `split.json`,
-    `events.jsonl`, `last.safetensors`, `best.safetensors` and `result.json`.
+    `events.jsonl`, `last.safetensors`, `best.safetensors` and `result.json`; a run with folds has the checkpoints of
+    each, and its result, in `fold-<k>/`.
     """
 
     def __init__(self, run_id: str, root: Path, database: Database, annotations: AnnotationStore) -> None:
@@ -120,10 +121,43 @@ class Run:
         """Where the last or best checkpoint lies, or will lie."""
         return self.root / f"{which}.safetensors"
 
+    def fold_folder(self, fold: int) -> Path:
+        """Folder of the network of fold `fold`, counted from 0."""
+        return self.root / f"fold-{fold}"
+
+    def fold_folders(self) -> dict[int, Path]:
+        """Folders of the folds that have been begun."""
+        found = {int(p.name.removeprefix("fold-")): p for p in self.root.glob("fold-[0-9]*")}
+        return dict(sorted(found.items()))
+
+    def model_paths(self) -> list[Path]:
+        """Checkpoints that together are the run's model: the best one, the last where there is no best yet.
+
+        Of a run with folds those of the finished folds, of all that have begun until one is; of an untrained run none.
+        """
+        begun = [*self.fold_folders().values()] or [self.root]
+        folders = [folder for folder in begun if (folder / "result.json").is_file()] or begun
+        return [path for folder in folders if (path := _model_in(folder)) is not None]
+
+    def starting_point(self) -> Path | None:
+        """The best checkpoint, for another run to go on from; of a run with folds that of the fold that scored best."""
+        folders = self.fold_folders()
+        scores = {k: _score(folder) for k, folder in folders.items() if (folder / "best.safetensors").is_file()}
+        folder = folders[max(scores, key=lambda k: scores[k])] if scores else self.root
+        path = folder / "best.safetensors"
+        return path if path.is_file() else None
+
     @property
     def has_checkpoint(self) -> bool:
         """Whether a model can be loaded from this run."""
-        return any(self.checkpoint_path(which).is_file() for which in ("best", "last"))
+        return bool(self.model_paths())
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a training can go on where it was interrupted: some of its work is banked."""
+        return self.checkpoint_path("last").is_file() or any(
+            (folder / "last.safetensors").is_file() for folder in self.fold_folders().values()
+        )
 
     def write_split(self, split: Split) -> None:
         """Keep the split that the run uses."""
@@ -140,6 +174,16 @@ class Run:
     def result(self) -> dict[str, Any]:
         """The outcome; raises `ProjectError` where the run has none yet."""
         return _read_json(self.root / "result.json")
+
+
+def _model_in(folder: Path) -> Path | None:
+    paths = (folder / f"{which}.safetensors" for which in ("best", "last"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _score(folder: Path) -> float:
+    path = folder / "result.json"
+    return (_read_json(path).get("mean_iou") or 0.0) if path.is_file() else 0.0
 
 
 def create_run(database: Database, folder: Path, kind: str, config: dict[str, Any], parent: str | None) -> str:

@@ -6,7 +6,7 @@ Safetensors only: a pickled file can run code when opened.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,10 @@ _RESUME_PREFIX: Final = "resume/"
 
 
 class CheckpointMeta(BaseModel):
-    """What one must know to use the network: written into the file beside the tensors."""
+    """What one must know to use the network: written into the file beside the tensors.
+
+    `temperature` makes its probabilities believable (`core.evaluate.calibration`); 1 where none has been fitted.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: int = 1
@@ -38,6 +41,7 @@ class CheckpointMeta(BaseModel):
     iteration: int = 0
     mean_iou: float | None = None
     iou: dict[str, float | None] = Field(default_factory=dict)
+    temperature: float = Field(default=1.0, gt=0)
     progress: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -81,6 +85,12 @@ class Checkpoint:
         resume = {k.removeprefix(_RESUME_PREFIX): v for k, v in tensors.items() if k.startswith(_RESUME_PREFIX)}
         state = {k: v for k, v in tensors.items() if not k.startswith(_RESUME_PREFIX)}
         return cls(read_meta(path), state, resume)
+
+
+def set_temperature(path: Path, temperature: float) -> None:
+    """Write a temperature into a checkpoint; raises as `Checkpoint.load` and `Checkpoint.save` do."""
+    checkpoint = Checkpoint.load(path)
+    replace(checkpoint, meta=checkpoint.meta.model_copy(update={"temperature": temperature})).save(path)
 
 
 def read_meta(path: Path) -> CheckpointMeta:

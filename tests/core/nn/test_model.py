@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from napari_emtransfer.core.config import ModelConfig
 from napari_emtransfer.core.errors import EMTransferError, StorageError, WeightsError
-from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta, read_meta
+from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta, read_meta, set_temperature
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.weights import load_weights
 
@@ -118,6 +118,19 @@ def test_a_checkpoint_survives_the_disk(tmp_path):
     assert torch.allclose(loaded.build()(image), model.eval()(image), atol=1e-5)
     # It also serves as the start of another training.
     build_model(ModelConfig(n_classes=2), str(tmp_path / "runs" / "best.safetensors"))
+
+
+def test_a_temperature_is_added_to_a_checkpoint_and_old_ones_have_one(tmp_path):
+    path = tmp_path / "last.safetensors"
+    _, saved = checkpoint()
+    old = saved.meta.model_dump(exclude={"temperature"})
+    assert CheckpointMeta.model_validate(old).temperature == 1
+    saved.save(path)
+    set_temperature(path, 1.7)
+    loaded = Checkpoint.load(path)
+    assert loaded.meta == saved.meta.model_copy(update={"temperature": 1.7})
+    assert loaded.resume["optimizer/0/step"] == 3
+    assert all(torch.equal(v, saved.state[k]) for k, v in loaded.state.items())
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
