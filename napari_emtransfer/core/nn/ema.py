@@ -12,7 +12,8 @@ from torch import Tensor, nn
 class WeightAverage:
     """Running mean of a module's floating-point state: parameters and, alike, the statistics of its norms.
 
-    The decay ramps up as min(decay, (1 + t) / (10 + t)), so that the first steps do not keep the initialisation.
+    The decay ramps up as min(decay, (1 + t) / (10 + t)), so that the first steps do not keep the initialisation; with
+    a decay of 0 there is no averaging, and `state` is a copy of the present weights. What is frozen does not drift.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -25,8 +26,9 @@ class WeightAverage:
         """Move towards the present weights after optimiser step `iteration` (from 0)."""
         weight = 1 - min(self._decay, (1 + iteration) / (10 + iteration))
         live = self._module.state_dict()
-        moving = [k for k, v in live.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.state[k] for k in moving], [live[k] for k in moving], weight)
+        moving = [k for k, v in live.items() if v.is_floating_point() and self._decay > 0]
+        if moving:
+            torch._foreach_lerp_([self.state[k] for k in moving], [live[k] for k in moving], weight)
         for key in live.keys() - set(moving):
             self.state[key].copy_(live[key])
 

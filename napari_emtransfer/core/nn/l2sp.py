@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +33,17 @@ class L2SP:
         self._anchors = [weight.detach().clone() for weight in self._weights]
         self._size = float(_norm(self._anchors))
 
+    @property
+    def anchors(self) -> Sequence[Tensor]:
+        """θ₀, in the encoder's order: what a resumed run must be given back."""
+        return self._anchors
+
+    def restore(self, anchors: Sequence[Tensor]) -> None:
+        """Pull towards `anchors` of an interrupted run instead."""
+        for anchor, stored in zip(self._anchors, anchors, strict=True):
+            anchor.copy_(stored)
+        self._size = float(_norm(self._anchors))
+
     def penalty(self) -> Tensor:
         """What to add to the loss, a scalar on the model's device. Once per step, not once per part of a batch."""
         pulled = [
@@ -56,5 +69,5 @@ def anchored(encoder: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in encoder.parameters() if parameter.ndim > 1]
 
 
-def _norm(tensors: list[Tensor]) -> Tensor:
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).norm()

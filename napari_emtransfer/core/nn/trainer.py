@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,61 +14,24 @@ from napari_emtransfer.core import events
 from napari_emtransfer.core.config import ModelConfig, PredictConfig, TrainConfig
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.nn import devices
-from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta
+from napari_emtransfer.core.nn.bank import Bank
+from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.dataset import PatchSampler
-from napari_emtransfer.core.nn.ground import HeldOutRegion, TrainingImage
+from napari_emtransfer.core.nn.ground import ArrayView, HeldOutRegion, TrainingImage, View
+from napari_emtransfer.core.nn.losses import SegmentationLoss, class_weights_of
 from napari_emtransfer.core.nn.model import SegmentationModel, build_model
+from napari_emtransfer.core.nn.normalization import adapt, batch_norms
+from napari_emtransfer.core.nn.outcome import Best, FitResult, RunContext, StopReason
 from napari_emtransfer.core.nn.pace import Pace
 from napari_emtransfer.core.nn.prefetch import prefetched
+from napari_emtransfer.core.nn.stage_control import BEGINS, RESUMED, StageControl
 from napari_emtransfer.core.nn.step import Optimization
+from napari_emtransfer.core.nn.strategy import cautions, check_rates, plan_of, resolve_normalization
 from napari_emtransfer.core.nn.validation import Validation, validate
 
+__all__ = ["FitResult", "RunContext", "StopReason", "Trainer", "initial_model", "validation_interval"]
+
 Emit = Callable[[events.Event], None]
-StopReason = Literal["done", "patience", "minutes", "stopped"]
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What the run is called and where it writes: `folder`/best.safetensors and last.safetensors.
-
-    `ground` says what the held-out regions are, such as "specimen"; the rest goes into the checkpoints.
-    """
-
-    run_id: str
-    classes: tuple[str, ...]
-    folder: Path
-    ground: str = "specimen"
-    standardization: Mapping[str, Any] = field(default_factory=dict)
-    working_pixel_size_nm: float | None = None
-
-    def checkpoint_path(self, which: Literal["last", "best"]) -> Path:
-        """Where the checkpoint lies."""
-        return self.folder / f"{which}.safetensors"
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """`mean_iou` and `iou` are the best checkpoint's on the held-out ground; None where there was none."""
-
-    best_iteration: int
-    mean_iou: float | None
-    iou: dict[str, float | None]
-    iterations: int
-    seconds: float
-    reason: StopReason
-
-    @property
-    def stopped_early(self) -> bool:
-        """True when not all iterations were done."""
-        return self.reason != "done"
-
-
-@dataclass
-class _Best:
-    iteration: int = 0
-    mean_iou: float | None = None
-    iou: dict[str, float | None] = field(default_factory=dict)
-    n_stale: int = 0
 
 
 def initial_model(config: TrainConfig, n_classes: int) -> SegmentationModel:
@@ -82,10 +43,11 @@ def initial_model(config: TrainConfig, n_classes: int) -> SegmentationModel:
 
 
 class Trainer:
-    """Trains a model for a number of iterations.
+    """Trains a model for a number of iterations, in the stages of its strategy.
 
-    It emits IterationEnded (at most ten a second), ValidationEnded, CheckpointSaved and NoticePosted; beginning and
-    end of the run are its caller's to tell. The weights that are validated and saved are the running average.
+    It emits StageBegan, IterationEnded (at most ten a second), ValidationEnded, CheckpointSaved and NoticePosted;
+    beginning and end of the run are its caller's to tell. The weights that are validated and saved are the running
+    average.
 
     Parameters
     ----------
@@ -97,6 +59,9 @@ class Trainer:
         Regions to validate on; may be empty, then the last weights count as the best.
     resume
         The "last" checkpoint of an interrupted run with the same configuration and labels.
+    adaptation
+        Micrographs whose statistics the encoder's batch norms take over where the policy says so; none that the run is
+        measured on. The training images where left out.
 
     Raises
     ------
@@ -104,6 +69,8 @@ class Trainer:
         When fewer than two classes are labelled in `train`.
     DeviceError
         When the device does not exist.
+    RateError
+        When a pretrained encoder would learn as fast as the decoder.
     """
 
     def __init__(
@@ -115,7 +82,9 @@ class Trainer:
         context: RunContext,
         *,
         resume: Checkpoint | None = None,
+        adaptation: Sequence[View] = (),
     ) -> None:
+        check_rates(config)
         self._config, self._context, self._held_out, self._resume = config, context, held_out, resume
         self._sampler = PatchSampler(
             train,
@@ -124,7 +93,11 @@ class Trainer:
             batch_size=config.batch_size,
             preset=config.augment,
             seed=config.compute.seed,
+            new_weight=config.new_weight,
         )
+        self._adaptation = adaptation or [ArrayView(part.image) for part in train]
+        balance = class_weights_of(train, len(context.classes)) if config.class_weights == "balanced" else None
+        self._loss = SegmentationLoss(class_weights=balance, label_smoothing=config.label_smoothing)
         self.device = devices.resolve_device(config.compute.device)
         self.model = model
         self.first_iteration = resume.meta.iteration if resume else 0
@@ -149,32 +122,47 @@ class Trainer:
         self._emit, self._should_stop = emit, should_stop
         devices.set_threads(self._config.compute.threads)
         devices.seed_everything(self._config.compute.seed)
-        self._optimization = Optimization(self.model, self._config, self.device, self._notify)
-        self._best, spent = self._restored()
+        spent = self._prepare()
         budget = None if self._config.minutes is None else 60 * self._config.minutes
         self._pace = Pace(self._config.iterations, self.validate_every, budget, spent, self._validation_cost)
-        if self.validate_every != self._config.validate_every:
-            self._notify(f"The held-out ground is large: it is measured every {self.validate_every} iterations.")
+        self._say_what_to_expect()
         self._banked = -1
         iteration, reason = self._iterate()
         self._bank(iteration)
-        if not self._best_exists():
-            self._save("best", iteration)
-        best = self._best
+        best = self._stored.best
+        if best.iteration == 0:
+            self._stored.save("best", iteration, self._pace)
+        if not self._stages.is_last:
+            self._notify(
+                f"The run ended in stage {self._stages.stage + 1} of {self._stages.n_stages} "
+                f"({self._plan.stages[self._stages.stage].name}): later stages had no turn."
+            )
         return FitResult(best.iteration, best.mean_iou, best.iou, iteration, self._pace.seconds, reason)
+
+    def _prepare(self) -> float:
+        """Norms, optimiser and stages as the run begins, or as it was interrupted → the seconds spent before."""
+        config = self._config
+        self.model = devices.moved(self.model, self.device)
+        self._plan = plan_of(self.model, config)
+        if self._resume is None:
+            policy = resolve_normalization(config)
+            adapt(self.model, policy, self._adaptation, crop_px=config.crop_px, seed=config.compute.seed)
+        self._optimization = Optimization(self.model, config, self._plan, self._loss, self.device, self._notify)
+        self._stages = StageControl(len(self._plan.stages), config.plateau, validates=bool(self._held_out))
+        self._stored = Bank(self._context, self._optimization, self._stages, self._emit, Best())
+        return 0.0 if self._resume is None else self._stored.restore(self._resume)
+
+    def _say_what_to_expect(self) -> None:
+        for caution in cautions(self._config, has_batch_norms=bool(batch_norms(self.model.encoder))):
+            self._notify(caution)
+        if self.validate_every != self._config.validate_every:
+            self._notify(f"The held-out ground is large: it is measured every {self.validate_every} iterations.")
+        self._tell_stage(self.first_iteration, BEGINS if self._resume is None else RESUMED)
 
     @property
     def averaged_weights(self) -> Mapping[str, Tensor]:
         """The running average of the weights: what is validated and saved."""
         return self._optimization.average.state
-
-    def _restored(self) -> tuple[_Best, float]:
-        if self._resume is None:
-            return _Best(), 0.0
-        self._optimization.restore(self._resume.state, self._resume.resume)
-        progress = dict(self._resume.meta.progress)
-        self._optimization.part_size = progress.pop("part_size")
-        return _Best(**progress["best"]), progress["seconds"]
 
     def _iterate(self) -> tuple[int, StopReason]:
         """→ iterations done in all, and why no more."""
@@ -184,9 +172,9 @@ class Trainer:
             while iteration < n:
                 if self._should_stop():
                     return iteration, "stopped"
-                started = time.monotonic()
-                batch = next(batches)
-                losses.append(self._optimization.step(batch, iteration, self._pace.progress(iteration)))
+                started, progress = time.monotonic(), self._pace.progress(iteration)
+                self._maybe_advance(iteration, progress)
+                losses.append(self._optimization.step(next(batches), iteration, progress))
                 iteration += 1
                 self._pace.step_took(time.monotonic() - started)
                 over = self._pace.over_budget
@@ -200,6 +188,26 @@ class Trainer:
                 if over and iteration < n:
                     return iteration, "minutes"
         return iteration, "done"
+
+    def _maybe_advance(self, iteration: int, progress: float) -> None:
+        reason = self._stages.reason_to_advance(progress)
+        if reason is not None:
+            self._stages.advance(progress)
+            self._optimization.advance(progress)
+            self._tell_stage(iteration, reason)
+
+    def _tell_stage(self, iteration: int, reason: str) -> None:
+        self._emit(
+            events.StageBegan(
+                run_id=self._context.run_id,
+                iteration=iteration,
+                stage=self._stages.stage + 1,
+                n_stages=self._stages.n_stages,
+                name=self._plan.stages[self._stages.stage].name,
+                reason=reason,
+                groups=self._optimization.groups(),
+            )
+        )
 
     def _tell(self, iteration: int, losses: list[Tensor]) -> None:
         """Emit the mean loss since the last time; reading it waits for the device, hence not at every step."""
@@ -217,13 +225,14 @@ class Trainer:
                 loss=loss,
                 learning_rates=self._optimization.learning_rates(),
                 seconds_left=self._pace.seconds_left(iteration),
+                memory_gb=devices.process_memory_gb(self.device),
             )
         )
 
     def _validate(self, iteration: int) -> None:
         if not self._held_out:
-            self._best = _Best(iteration)
-            self._save("best", iteration)
+            self._stored.best = Best(iteration)
+            self._stored.save("best", iteration, self._pace)
             return
         started = time.monotonic()
         with self._optimization.average.applied():
@@ -235,9 +244,11 @@ class Trainer:
 
     def _judge(self, iteration: int, result: Validation) -> None:
         iou = result.iou_by_name(self._context.classes)
-        is_best = self._best.iteration == 0 or (result.mean_iou or 0.0) > (self._best.mean_iou or 0.0)
-        self._best = _Best(iteration, result.mean_iou, iou) if is_best else self._best
-        self._best.n_stale += not is_best
+        best = self._stored.best
+        is_best = best.iteration == 0 or (result.mean_iou or 0.0) > (best.mean_iou or 0.0)
+        n_stale = 0 if is_best else best.n_stale + 1
+        self._stored.best = Best(iteration, result.mean_iou, iou) if is_best else replace(best, n_stale=n_stale)
+        self._stages.validated(is_best=is_best)
         self._emit(
             events.ValidationEnded(
                 run_id=self._context.run_id,
@@ -247,41 +258,21 @@ class Trainer:
                 iou=iou,
                 is_best=is_best,
                 ground=self._context.ground,
+                n_stale=n_stale,
+                training_iou=self._optimization.accuracy.mean_iou(),
             )
         )
         if is_best:
-            self._save("best", iteration)
+            self._stored.save("best", iteration, self._pace)
 
     def _out_of_patience(self) -> bool:
-        return self._config.patience is not None and self._best.n_stale >= self._config.patience
-
-    def _best_exists(self) -> bool:
-        return self._best.iteration > 0
+        patience = self._config.patience
+        return patience is not None and self._stages.is_last and self._stages.n_stale >= patience
 
     def _bank(self, iteration: int) -> None:
         if iteration != self._banked:
-            self._save("last", iteration)
+            self._stored.save("last", iteration, self._pace)
             self._banked = iteration
-
-    def _save(self, which: Literal["last", "best"], iteration: int) -> None:
-        """Write a checkpoint of the averaged weights; "last" also holds all that a resume needs."""
-        context, best = self._context, self._best
-        progress = {"best": vars(best), "seconds": self._pace.seconds, "part_size": self._optimization.part_size}
-        meta = CheckpointMeta(
-            model=self.model.config,
-            classes=context.classes,
-            standardization=dict(context.standardization),
-            working_pixel_size_nm=context.working_pixel_size_nm,
-            run_id=context.run_id,
-            iteration=iteration,
-            mean_iou=best.mean_iou,
-            iou=best.iou,
-            progress=progress,
-        )
-        resume = self._optimization.resume_state() if which == "last" else {}
-        path = context.checkpoint_path(which)
-        Checkpoint(meta, self._optimization.average.state, resume).save(path)
-        self._emit(events.CheckpointSaved(run_id=context.run_id, iteration=iteration, which=which, path=str(path)))
 
     def _notify(self, message: str) -> None:
         self._emit(events.NoticePosted(run_id=self._context.run_id, message=message))

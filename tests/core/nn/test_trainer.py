@@ -12,7 +12,7 @@ from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.ground import TrainingImage
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.pace import Pace
-from napari_emtransfer.core.nn.strategy import encoder_rate, parameter_groups, schedule
+from napari_emtransfer.core.nn.strategy import encoder_rate, plan_of, schedule
 from napari_emtransfer.core.nn.trainer import initial_model, validation_interval
 
 
@@ -204,9 +204,9 @@ def test_a_batch_norm_that_sees_one_value_is_explained(tmp_path):
 
 def test_norms_and_biases_do_not_decay():
     model = build_model(ModelConfig(n_classes=2))
-    groups = parameter_groups(model, config(weight_decay=0.1))
+    groups = plan_of(model, config(weight_decay=0.1)).groups(0, set())
     assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in model.parameters())
-    assert {g["part"] for g in groups} == {"encoder", "decoder"}
+    assert {g["part"] for g in groups} == {"head", "decoder", "encoder"}
     for group in groups:
         assert all((p.ndim > 1) == (group["weight_decay"] == 0.1) for p in group["params"])
 

@@ -1,0 +1,92 @@
+"""What a configuration resolves to before anything is computed: strategy, norms, rates; whether a rate is dangerous.
+
+No torch here: the window and the command line ask before a run starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.errors import RateError, WeightsError
+from napari_emtransfer.core.nn import registry
+
+Strategy = Literal["scratch", "feature-extraction", "fine-tune", "gradual"]
+Normalization = Literal["source", "train", "adabn", "mix"]
+
+FINE_TUNE_RATIO: Final = 0.1
+UNIFORM_LIMIT: Final = 1e-4
+# A rate counts as measured up to this multiple of the one that the weights' row carries.
+_MEASURED_SLACK: Final = 2.0
+
+
+def resolve_strategy(config: TrainConfig) -> Strategy:
+    """The strategy; "auto" stands for "fine-tune" where there are weights to tune, else for "scratch"."""
+    if config.strategy == "auto":
+        return "fine-tune" if is_pretrained(config) else "scratch"
+    return config.strategy
+
+
+def resolve_normalization(config: TrainConfig) -> Normalization:
+    """Whose statistics the encoder's batch norms use; "auto" is "train" from scratch and "adabn" otherwise."""
+    if config.normalization == "auto":
+        return "adabn" if is_pretrained(config) and resolve_strategy(config) != "scratch" else "train"
+    return config.normalization
+
+
+def is_pretrained(config: TrainConfig) -> bool:
+    """True where the network starts from weights: of the registry, of a file, or of an earlier run."""
+    return config.weights != "none"
+
+
+def trains_encoder(config: TrainConfig) -> bool:
+    """False where strategy or `freeze` keep the whole encoder as it was loaded."""
+    return config.freeze != "encoder" and resolve_strategy(config) != "feature-extraction"
+
+
+def measured_encoder_rate(config: TrainConfig) -> float | None:
+    """The encoder's rate that measured best for these weights; None where their row has none, or they have no row."""
+    if not is_pretrained(config) or config.weights.startswith("run:") or Path(config.weights).suffix:
+        return None
+    try:
+        return registry.find(config.weights, config.encoder).encoder_learning_rate
+    except WeightsError:
+        # Imported weights, which carry no rate; what does not exist at all is refused when it is to be loaded.
+        return None
+
+
+def encoder_rate(config: TrainConfig) -> float:
+    """Peak rate of the encoder, of its deepest stage where they differ.
+
+    As given; from scratch the decoder's; else what measured best for these weights, or a tenth of the decoder's
+    (Goetz et al. 2022).
+    """
+    if config.encoder_learning_rate is not None:
+        return config.encoder_learning_rate
+    if resolve_strategy(config) == "scratch":
+        return config.learning_rate
+    return measured_encoder_rate(config) or FINE_TUNE_RATIO * config.learning_rate
+
+
+def check_rates(config: TrainConfig) -> None:
+    """Refuse to train a pretrained encoder as fast as the decoder, above 1e-4, unless confirmed.
+
+    Weights for which such a rate was measured to be the best, as compact ones from synthetic images, are exempt.
+
+    Raises
+    ------
+    RateError
+        Naming both rates.
+    """
+    rate, limit = encoder_rate(config), max(UNIFORM_LIMIT, _MEASURED_SLACK * (measured_encoder_rate(config) or 0.0))
+    if not is_pretrained(config) or not trains_encoder(config) or config.confirm_uniform_rate:
+        return
+    if rate < config.learning_rate or rate <= limit:
+        return
+    raise RateError(
+        f"The pretrained encoder would learn at {rate:g}, and the decoder at {config.learning_rate:g}: above "
+        f"{UNIFORM_LIMIT:g}, an encoder that learns as fast as the decoder forgets what it was pretrained for.",
+        f"Give it a tenth (--encoder-learning-rate {FINE_TUNE_RATIO * config.learning_rate:g}), or confirm the rate "
+        "(--confirm-uniform-rate, confirm_uniform_rate in the settings).",
+    )
