@@ -83,9 +83,9 @@ def import_(
 
 def verify() -> Outcome:
     """Compare every file of weights on this machine with its checksum, and open it."""
-    from napari_emtransfer.core.nn import store
+    from napari_emtransfer.core.nn import fetching, store
 
-    found = list(store.verify())
+    found = list(fetching.verify())
     rows = [{"name": v.name, "path": v.path, "ok": v.ok, "finding": v.finding} for v in found]
     lines = [["ok" if v.ok else "FAULT", v.name, v.finding] for v in found]
     text = format_table(lines) if lines else f"No files of weights in {store.cache_dir()}."
@@ -94,11 +94,11 @@ def verify() -> Outcome:
 
 def _fetch(entry: WeightsEntry) -> str:
     """Report of the comparison with the encoder."""
-    from napari_emtransfer.core.nn import store
+    from napari_emtransfer.core.nn import fetching
 
     if entry.family != "imagenet":
         with _progress_bar(entry.name) as progress:
-            path = store.ensure(entry, progress)
+            path = fetching.ensure(entry, progress)
     # Only now: torch takes seconds to import, and a download fails sooner.
     from napari_emtransfer.core.nn.importing import check_encoder
     from napari_emtransfer.core.nn.weights import imagenet_tensors, read_tensors

@@ -202,7 +202,7 @@ class _Reading:
                 for i, n in enumerate(counts) if n < 2]  # fmt: skip
         if len(kept) < 2:
             raise LabelError(
-                f"Only {len(kept)} of the classes {', '.join(classes)} has two readable images or more; two are needed.",
+                f"Only {len(kept)} of the classes {', '.join(classes)} has two readable images; two are needed.",
                 (self._skipped or ["Add images."])[0],
             )
         self._store.flush()

@@ -29,8 +29,8 @@ def import_weights(
     """Copy `path` into the cache; it is then known by name.
 
     A MicroNet file by its published name, or any file with `name` of the table ("imagenet:resnet18"), takes the place
-    of that download. Others become weights of their own, called `name` or by the file's stem. With a known encoder (given
-    here, or stated in the file) the tensors are compared with it, and the report returned.
+    of that download. Others become weights of their own, called `name` or by the file's stem. With an encoder given
+    here or stated in the file the tensors are compared with it, and the report returned.
 
     Raises
     ------

@@ -1,18 +1,15 @@
-"""Where weights lie on this machine: the cache, what came with the program, and whether they are still the same."""
+"""Where weights lie on this machine, and what they say of themselves; no torch here, so that a window may ask."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from napari_emtransfer.core.data.storage import write_text
 from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn import registry
-from napari_emtransfer.core.nn.download import Progress, download
 from napari_emtransfer.core.nn.registry import WeightsEntry
 
 PREPROCESSING_KEY: Final = "preprocessing"
@@ -77,53 +74,10 @@ def stated_encoder_rate(weights: str, encoder: str) -> float | None:
         return None
 
 
-def ensure(entry: WeightsEntry, progress: Progress | None = None) -> Path:
-    """The file of a row, fetched when it is not here yet. ImageNet's are fetched by `weights.imagenet_tensors`.
-
-    Raises
-    ------
-    WeightsError
-        When it cannot be fetched, or what came holds more than tensors; nothing is kept then.
-    """
-    path = path_of(entry)
-    if path.is_file():
-        return path
-    if entry.url is None:
-        raise WeightsError(f"The weights {entry.name!r} are not on this machine.", f"Their place is {path}.")
-    by_hand = f"run `emtransfer weights import FILE`, or put it at {path}."
-    download(entry.url, path, sha256=entry.sha256, progress=progress, by_hand=by_hand)
-    from napari_emtransfer.core.nn.tensors import read_tensors
-
-    try:
-        read_tensors(path)
-    except WeightsError:
-        path.unlink()
-        raise
-    record_checksum(path)
-    return path
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What `verify` found about one file. `ok` is False only where something is wrong."""
-
-    name: str
-    path: Path
-    ok: bool
-    finding: str
-
-
-def verify() -> Iterator[Verified]:
-    """Every file of weights on this machine (but the hub's own cache) against its checksum, and opened."""
-    for entry in all_entries():
-        if entry.file_name is not None and path_of(entry).is_file():
-            yield _verify(entry)
-
-
 def record_checksum(path: Path) -> str:
     """Write the SHA-256 of a file beside it, for `verify` to compare with."""
     digest = sha256_of(path)
-    write_text(_checksum_path(path), digest)
+    write_text(checksum_path(path), digest)
     return digest
 
 
@@ -133,23 +87,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _verify(entry: WeightsEntry) -> Verified:
-    from napari_emtransfer.core.nn.tensors import read_tensors
-
-    path = path_of(entry)
-    known = entry.sha256 or (_checksum_path(path).read_text().strip() if _checksum_path(path).is_file() else None)
-    if known is not None and sha256_of(path) != known:
-        return Verified(entry.name, path, False, "changed: not the checksum that it had; delete it and fetch it again")
-    try:
-        n_tensors = len(read_tensors(path))
-    except WeightsError as error:
-        return Verified(entry.name, path, False, error.message)
-    return Verified(
-        entry.name, path, True, f"{n_tensors} tensors, " + ("checksum right" if known else "no checksum known")
-    )
-
-
-def _checksum_path(path: Path) -> Path:
+def checksum_path(path: Path) -> Path:
+    """Where the SHA-256 of a file is written."""
     return path.with_name(path.name + ".sha256")
 
 

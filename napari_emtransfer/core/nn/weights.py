@@ -14,6 +14,7 @@ from torch import Tensor
 
 from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn import store
+from napari_emtransfer.core.nn.fetching import ensure
 from napari_emtransfer.core.nn.first_layer import Constant, adapt_first_layers
 from napari_emtransfer.core.nn.model import SegmentationModel, resolve_encoder
 from napari_emtransfer.core.nn.naming import PARTS, is_classifier, named_like
@@ -81,7 +82,7 @@ def initialise(
     _check_encoder(entry, model)
     if entry.family == "imagenet":
         return _fill(model, imagenet_tensors(entry), _timm_preprocessing(entry), entry.name)
-    return load_weights(model, store.ensure(entry, progress), entry.preprocessing)
+    return load_weights(model, ensure(entry, progress), entry.preprocessing)
 
 
 def load_weights(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_emtransfer.core.config import ModelConfig
 from napari_emtransfer.core.errors import WeightsError
-from napari_emtransfer.core.nn import registry, store
+from napari_emtransfer.core.nn import fetching, registry, store
 from napari_emtransfer.core.nn.first_layer import fold_to_grey
 from napari_emtransfer.core.nn.importing import import_weights
 from napari_emtransfer.core.nn.model import build_model
@@ -243,9 +243,9 @@ def test_a_download_that_would_run_code_is_not_kept(tmp_path, cache, monkeypatch
         target.parent.mkdir(parents=True)
         torch.save({"conv1.weight": RunsCode(tmp_path / "code-ran")}, target)
 
-    monkeypatch.setattr(store, "download", send_evil)
+    monkeypatch.setattr(fetching, "download", send_evil)
     with pytest.raises(WeightsError, match="could run code"):
-        store.ensure(store.find("micronet:resnet18"))
+        fetching.ensure(store.find("micronet:resnet18"))
     assert not (tmp_path / "code-ran").exists()
     assert list((cache / "micronet").iterdir()) == []
 
@@ -317,10 +317,10 @@ def test_verify_finds_changed_files(tmp_path, cache, colour):
     import_weights(tmp_path / "r18.safetensors")
     kept = cache / "imported" / "r18.safetensors"
     assert kept.with_name("r18.safetensors.sha256").read_text() == hashlib.sha256(kept.read_bytes()).hexdigest()
-    assert [(v.name, v.ok) for v in store.verify()] == [("r18", True)]
+    assert [(v.name, v.ok) for v in fetching.verify()] == [("r18", True)]
     data = bytearray(kept.read_bytes())
     data[-1] ^= 1
     kept.write_bytes(data)
-    (found,) = store.verify()
+    (found,) = fetching.verify()
     assert not found.ok
     assert "not the checksum" in found.finding
