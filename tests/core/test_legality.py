@@ -68,7 +68,7 @@ def test_an_override_allows_just_what_it_names():
 
 
 def test_an_unknown_transform_is_named():
-    with pytest.raises(AugmentationError, match="'rotate'.*There are horizontal-flip"):
+    with pytest.raises(AugmentationError, match=r"'rotate'.*There are horizontal-flip"):
         allowed_transforms("sem", ("rotate",))
     with pytest.raises(AugmentationError, match="'sharpen'"):
         verdict("sem", "sharpen")
