@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_emtransfer.core.data.labels import IGNORE_INDEX
 from napari_emtransfer.core.nn.ground import TrainingImage
@@ -34,14 +36,13 @@ def drawn(seed, n_classes=3, shape=(2, 12, 10)):
     return logits, targets, 0.5 + 2 * torch.rand(shape, generator=generator)
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_only_labelled_pixels_have_a_gradient_whatever_the_weights(seed, smoothing, weighted):
+@given(st.integers(0, 2**31), st.floats(0, 0.49), st.booleans(), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_only_labelled_pixels_have_a_gradient_whatever_the_weights(seed, smoothing, weighted, dense):
     logits, targets, pixel_weights = drawn(seed)
     logits.requires_grad_()
     loss = SegmentationLoss(0.5, torch.tensor([0.5, 1.0, 4.0]) if weighted else None, smoothing)
-    loss(logits, targets, pixel_weights=pixel_weights if weighted else None, dense=bool(seed % 2)).backward()
+    loss(logits, targets, pixel_weights=pixel_weights if weighted else None, dense=dense).backward()
     gradient = logits.grad.abs().sum(dim=1)
     assert torch.all(gradient[targets == IGNORE_INDEX] == 0)
     assert torch.all(gradient[targets != IGNORE_INDEX] > 0)
@@ -118,6 +119,14 @@ def test_dice_counts_pixels_by_their_weight():
     weights[:, :, 4:] = 2
     repeated = masked_dice(torch.cat([logits, logits[..., 4:]], -1), torch.cat([targets, targets[..., 4:]], -1))
     assert masked_dice(logits, targets, weights).item() == pytest.approx(repeated.item(), rel=1e-5)
+
+
+def test_dice_is_added_with_pixel_weights_and_without_class_weights():
+    logits, targets, pixel_weights = drawn(2)
+    with_dice, without = (SegmentationLoss(w, torch.tensor([0.5, 1.0, 4.0])) for w in (0.7, 0.0))
+    added = [loss(logits, targets, pixel_weights=pixel_weights, dense=True) for loss in (with_dice, without)]
+    dice = masked_dice(logits, targets, pixel_weights).item()
+    assert (added[0] - added[1]).item() == pytest.approx(0.7 * dice, rel=1e-4)
 
 
 def test_a_uniform_guess_costs_ln_k():
