@@ -100,6 +100,13 @@ class AutoSaver:
                 self._wanted = True
                 self._changed.notify_all()
 
+    def hasten(self) -> None:
+        """A stroke has ended: start writing now, however long the pause; returns at once."""
+        with self._changed:
+            if self._pending and self._clock() >= self._not_before:
+                self._wanted = True
+                self._changed.notify_all()
+
     def flush(self, timeout: float) -> bool:
         """Write everything now and wait for it; False when it failed or took longer than `timeout` seconds."""
         with self._changed:

@@ -16,7 +16,7 @@ from napari_emtransfer.session.context import Context
 from napari_emtransfer.session.messages import SaveFailed, StrokesSaved
 from napari_emtransfer.session.state import SaveState
 from napari_emtransfer.session.tile_book import TileBook
-from napari_emtransfer.session.tile_order import pick
+from napari_emtransfer.session.tile_walk import TileWalk
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 KEPT_ANNOTATIONS = 4
 SAVE_TIMEOUT = 5.0
-_LEFT_OUT = ("done", "skipped")
 
 
 class LabellingController:
@@ -45,9 +44,7 @@ class LabellingController:
         self._annotations: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
         self._saver: AutoSaver | None = None
         self._book: TileBook | None = None
-        self._history: list[Tile] = []
-        self._position = -1
-        self._visited: set[Tile] = set()
+        self._walk: TileWalk | None = None
         self.current: str | None = None
         self.tile: Tile | None = None
         self.save_state = SaveState()
@@ -58,13 +55,13 @@ class LabellingController:
         """Begin with a project that has just been opened."""
         self._saver = AutoSaver(project, self._context.inbox.put)
         self._book = TileBook(project, self._context.records, self._labels)
+        self._walk = TileWalk(self._book)
 
     def close(self, timeout: float = SAVE_TIMEOUT) -> bool:
         """Save and let go of the project; False when strokes could not be written."""
         saved = self._saver.close(timeout) if self._saver else True
-        self._saver = self._book = None
+        self._saver = self._book = self._walk = None
         self._annotations.clear()
-        self._history, self._position, self._visited = [], -1, set()
         self._set_save_state(SaveState())
         self.show(None)
         return saved
@@ -130,20 +127,29 @@ class LabellingController:
         if self._saver:
             self._saver.tick()
 
+    def save_soon(self) -> None:
+        """Have everything written at once, not after a pause; never waits. `annotation_saved` follows."""
+        if self._saver:
+            self._saver.hasten()
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether any stroke is not on disk."""
+        return self._saver is not None and self._saver.unsaved
+
     def save_now(self, timeout: float = SAVE_TIMEOUT) -> bool:
         """Write everything and wait for it; False when that failed or took longer than `timeout` seconds."""
         return self._saver.flush(timeout) if self._saver else True
 
     def apply(self, message: StrokesSaved | SaveFailed) -> None:
         """The writer's answer."""
-        unsaved = self._saver is not None and self._saver.unsaved
         if isinstance(message, SaveFailed):
             first = not self.save_state.failing
             self._set_save_state(SaveState(True, True, message.message, message.hint))
             if first:
                 self._context.signals.failed.emit(message.message, message.hint)
             return
-        self._set_save_state(SaveState(unsaved))
+        self._set_save_state(SaveState(self.unsaved))
         for stem in message.stems:
             self._context.signals.annotation_saved.emit(stem)
 
@@ -181,28 +187,17 @@ class LabellingController:
         After `previous_tile` it first comes back through the history. Then specimens take turns; within one, tiles
         without labels come before those begun, and those before unsure ones; done and skipped tiles are left out.
         """
-        self._require_book()
-        while self._position + 1 < len(self._history):
-            self._position += 1
-            tile = self._history[self._position]
-            if self._is_open(tile):
-                return self._go(tile)
-        chosen = self._pick()
-        return None if chosen is None else self.go_to(chosen)
+        tile = self._require_walk().forward(self.tile)
+        return None if tile is None else self._go(tile)
 
     def previous_tile(self) -> Tile | None:
         """Go back to the tile before, done or not; None when there is none."""
-        while self._position > 0:
-            self._position -= 1
-            if self._require_book().knows(self._history[self._position]):
-                return self._go(self._history[self._position])
-        return None
+        tile = self._require_walk().back()
+        return None if tile is None else self._go(tile)
 
     def go_to(self, tile: Tile) -> Tile:
         """Make any tile the current one."""
-        self._history = [*self._history[: self._position + 1], tile]
-        self._position = len(self._history) - 1
-        return self._go(tile)
+        return self._go(self._require_walk().jump(tile))
 
     def go_to_point(self, stem: str, y: float, x: float) -> Tile:
         """Make the tile that holds the pixel (y, x) the current one."""
@@ -222,25 +217,8 @@ class LabellingController:
 
     # ---- inside
 
-    def _pick(self) -> Tile | None:
-        book = self._require_book()
-        last = book.specimen_of(self.tile.micrograph) if self.tile else None
-        return pick(book.by_specimen, last, self._rank)
-
-    def _rank(self, tile: Tile) -> int | None:
-        if tile == self.tile or not self._is_open(tile):
-            return None
-        if self.tile_state(tile) == "unsure":
-            return 3
-        if tile in self._visited:
-            return 2
-        return int(self.labelled_fraction(tile) > 0)
-
-    def _is_open(self, tile: Tile) -> bool:
-        return self._require_book().knows(tile) and self.tile_state(tile) not in _LEFT_OUT
-
     def _go(self, tile: Tile) -> Tile:
-        self._visited.add(tile)
+        self._require_walk().visit(tile)
         self._look_at(tile.micrograph, tile)
         return tile
 
@@ -293,3 +271,8 @@ class LabellingController:
         self._context.require_project()
         assert self._book is not None  # noqa: S101 - as above
         return self._book
+
+    def _require_walk(self) -> TileWalk:
+        self._context.require_project()
+        assert self._walk is not None  # noqa: S101 - as above
+        return self._walk

@@ -5,18 +5,22 @@ from __future__ import annotations
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.session.context import Context
 from napari_emtransfer.session.labelling import LabellingController
+from napari_emtransfer.session.overlays import Overlays
 from napari_emtransfer.session.prediction import PredictionController
 from napari_emtransfer.session.readouts import model_readout, text_overlay, tile_readout
 from napari_emtransfer.session.runs import TrainingGround
-from napari_emtransfer.session.state import ModelReadout, Readouts, TileReadout
+from napari_emtransfer.session.state import ModelReadout, Readouts, TileGround, TileReadout
+from napari_emtransfer.worker.protocol import LIVE_RUN
 
 
 class MeasuringController:
     """Keeps `readouts` true to the current tile, its labels, and the prediction on it."""
 
-    def __init__(self, context: Context, labelling: LabellingController, prediction: PredictionController) -> None:
-        self._context, self._labelling, self._prediction = context, labelling, prediction
-        self._ground: TrainingGround | None = None
+    def __init__(
+        self, context: Context, labelling: LabellingController, prediction: PredictionController, overlays: Overlays
+    ) -> None:
+        self._context, self._labelling, self._prediction, self._overlays = context, labelling, prediction, overlays
+        self._grounds: dict[str, TrainingGround] = {}
         self._model: ModelReadout | None = None
         self._stale = False
         self.readouts = Readouts()
@@ -29,9 +33,9 @@ class MeasuringController:
     def model_changed(self) -> None:
         """Another run predicts now: read what it learnt from and how well it did."""
         project, run_id = self._context.project, self._prediction.model_run
-        self._ground = self._model = None
+        self._grounds.clear()
+        self._model = None
         if project is not None and run_id is not None:
-            self._ground = TrainingGround(project, run_id)
             self._model = model_readout(project.run(run_id))
         self.refresh()
 
@@ -58,11 +62,31 @@ class MeasuringController:
     def tile_readout(self, tile: Tile) -> TileReadout | None:
         """The prediction measured on the labels of any tile of the current micrograph; None where there is none yet."""
         project = self._context.project
-        if project is None or self._ground is None or self._prediction.model_run is None:
+        if project is None:
             return None
-        mask = self._prediction.mask(tile.micrograph)[tile.window.slices]
-        labels = self._labelling.annotation(tile.micrograph)[tile.window.slices]
+        overlay = self._overlays.of(tile.micrograph)
+        run = overlay.run or self._prediction.model_run
+        mask = overlay.mask[tile.window.slices]
         names = project.schema.names
-        if mask.max(initial=0) > len(names):
+        if run is None or mask.max(initial=0) > len(names):
             return None  # a model of other classes than the project has now
-        return tile_readout(mask, labels, names, self._ground.of(tile))
+        labels = self._labelling.annotation(tile.micrograph)[tile.window.slices]
+        source = "live head" if run == LIVE_RUN else f"run {run}"
+        return tile_readout(mask, labels, names, self._ground_of(tile, run), source)
+
+    def _ground_of(self, tile: Tile, run: str) -> TileGround:
+        if run == LIVE_RUN:
+            return self._live_ground(tile)
+        if run not in self._grounds:
+            self._grounds[run] = TrainingGround(self._context.require_project(), run)
+        return self._grounds[run].of(tile)
+
+    def _live_ground(self, tile: Tile) -> TileGround:
+        """The live head learns from all labels there are, and on top of what the run has learnt from that it uses."""
+        labels = self._labelling.annotation(tile.micrograph)
+        if labels[tile.window.slices].any():
+            return "training tile"
+        if labels.any():
+            return "training micrograph"
+        run = self._prediction.model_run
+        return "held-out" if run is None else self._ground_of(tile, run)

@@ -24,9 +24,10 @@ class FromEngine:
 
 @dataclass(frozen=True)
 class RegionLoaded:
-    """A predicted window whose pixels are already in memory: mask (h, w) uint8 and entropy (h, w) float16."""
+    """A window predicted by `run`, its pixels in memory already: mask (h, w) uint8 and entropy (h, w) float16."""
 
     generation: int
+    run: str
     stem: str
     window: Window
     mask: NDArray[np.uint8]

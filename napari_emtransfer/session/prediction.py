@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.core.errors import EMTransferError
-from napari_emtransfer.core.events import (
-    TERMINAL,
-    Event,
-    RegionPredicted,
-    RunFailed,
-    RunFinished,
-)
+from napari_emtransfer.core.events import TERMINAL, Event, RegionPredicted, RunFailed, RunFinished
 from napari_emtransfer.session.context import Context
 from napari_emtransfer.session.engine import DIED, EngineController
 from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StoredPrediction
+from napari_emtransfer.session.overlays import Overlays, read_region
 from napari_emtransfer.session.state import EngineState
 from napari_emtransfer.worker.protocol import PredictRequest
 
-if TYPE_CHECKING:
-    from napari_emtransfer.core.data.project import Project
-
-KEPT_OVERLAYS = 2
 KEY = "predict"
-
-
-@dataclass
-class Overlay:
-    """Prediction of one micrograph in native pixels: mask (H, W) uint8, 0 where none yet; entropy (H, W) float16.
-
-    All pixels come from the model of `run`; `complete_for` is that run once it has predicted all of them.
-    """
-
-    mask: NDArray[np.uint8]
-    entropy: NDArray[np.float16]
-    run: str | None = None
-    complete_for: str | None = None
-
-    def begin(self, run: str) -> None:
-        """Blank everything for another model: two side by side would look, and be measured, like one."""
-        self.run = run
-        self.mask.fill(0)
-        self.entropy.fill(0)
 
 
 @dataclass(frozen=True)
@@ -61,13 +30,12 @@ class _Wish:
 
 
 class PredictionController:
-    """Owns the overlay arrays. `load` belongs to the bridge's thread, all else to that of the views."""
+    """Fills the overlays. `load` belongs to the bridge's thread, all else to that of the views."""
 
-    def __init__(self, context: Context, engine: EngineController) -> None:
-        self._context, self._engine = context, engine
+    def __init__(self, context: Context, engine: EngineController, overlays: Overlays) -> None:
+        self._context, self._engine, self._overlays = context, engine, overlays
         self._generation = 0
         self._wish: _Wish | None = None
-        self._overlays: OrderedDict[str, Overlay] = OrderedDict()
         self.model_run: str | None = None
 
     @property
@@ -79,8 +47,7 @@ class PredictionController:
 
     def reset(self) -> None:
         """The project was closed."""
-        self._generation += 1
-        self._wish = None
+        self.stop()
         self._overlays.clear()
         self.use_model(None)
 
@@ -90,13 +57,19 @@ class PredictionController:
             self.model_run = run_id
             self._context.signals.model_changed.emit(run_id)
 
+    def stop(self) -> None:
+        """Nobody wants the prediction that is on its way any more."""
+        self._generation += 1
+        self._wish = None
+        self._engine.forget(KEY)
+
     def request(self, stem: str, visible: Window | None = None) -> int | None:
         """Have a micrograph predicted by the newest model, the window in view first, and return the generation.
 
         Answers None where there is no model yet, or nothing to do: predicted already, or being predicted. A request
         for another micrograph that is still going on is given up.
         """
-        if self.model_run is None or self._overlay(stem).complete_for == self.model_run or self._asks_for(stem):
+        if self.model_run is None or self._overlays.of(stem).complete_for == self.model_run or self._asks_for(stem):
             return None
         self._generation += 1
         self._wish = wish = _Wish(self._generation, stem, visible, self.model_run)
@@ -112,11 +85,11 @@ class PredictionController:
 
     def mask(self, stem: str) -> NDArray[np.uint8]:
         """Predicted label values (H, W), 0 where nothing is predicted yet; the array is updated in place."""
-        return self._overlay(stem).mask
+        return self._overlays.of(stem).mask
 
     def entropy(self, stem: str) -> NDArray[np.float16]:
         """Entropy of the prediction (H, W) in nats; the array is updated in place."""
-        return self._overlay(stem).entropy
+        return self._overlays.of(stem).entropy
 
     def load(self, message: Message) -> Message:
         """On the bridge's thread: a prediction on disk → the same with its pixels. Other messages pass through."""
@@ -124,12 +97,13 @@ class PredictionController:
         if project is None or wish is None:
             return message
         match message:
-            case FromEngine(event=RegionPredicted() as event) if event.generation == wish.generation:
+            case FromEngine(event=RegionPredicted() as event) if _answers(event, wish):
                 window = Window(y0=event.y0, x0=event.x0, y1=event.y1, x1=event.x1)
-                return _read(project, wish, window) or message
+                return read_region(project, wish.model_run, wish.stem, window, wish.generation) or message
             case StoredPrediction() if message.generation == wish.generation:
                 height, width = project.record(wish.stem).shape
-                stored = _read(project, wish, Window(y0=0, x0=0, y1=height, x1=width))
+                whole = Window(y0=0, x0=0, y1=height, x1=width)
+                stored = read_region(project, wish.model_run, wish.stem, whole, wish.generation)
                 return stored if stored is not None and stored.mask.all() else message
         return message
 
@@ -140,24 +114,10 @@ class PredictionController:
         if self._wish is not None and message.generation == self._wish.generation:
             self._send_first()
 
-    def apply_region(self, loaded: RegionLoaded) -> bool:
-        """Paste a loaded region into the overlay; True when it was still wanted."""
-        wish = self._wish
-        if wish is None or loaded.generation != wish.generation:
-            return False
-        overlay, changed = self._overlay(wish.stem), loaded.window
-        height, width = overlay.mask.shape
-        whole = Window(y0=0, x0=0, y1=height, x1=width)
-        if overlay.run not in (None, wish.model_run):
-            overlay.begin(wish.model_run)
-            changed = whole
-        overlay.run = wish.model_run
-        overlay.mask[loaded.window.slices] = loaded.mask
-        overlay.entropy[loaded.window.slices] = loaded.entropy
-        if loaded.window == whole:
-            overlay.complete_for = wish.model_run
-        self._context.signals.prediction_changed.emit(wish.stem, changed)
-        return True
+    def apply_region(self, loaded: RegionLoaded) -> None:
+        """Paste a loaded region into the overlay if it is still wanted."""
+        if self._wish is not None and loaded.generation == self._wish.generation:
+            self._overlays.paste(loaded)
 
     # ---- inside
 
@@ -192,27 +152,11 @@ class PredictionController:
             if event.run_id.endswith("-visible"):
                 self._send("all")
                 return
-            self._overlay(wish.stem).complete_for = wish.model_run
+            self._overlays.of(wish.stem).complete_for = wish.model_run
         self._wish = None
         if isinstance(event, RunFailed) and event.kind != DIED:
             self._context.signals.failed.emit(event.message, event.hint)
 
-    def _overlay(self, stem: str) -> Overlay:
-        if stem not in self._overlays:
-            shape = self._context.require_project().record(stem).shape
-            self._overlays[stem] = Overlay(np.zeros(shape, np.uint8), np.zeros(shape, np.float16))
-            while len(self._overlays) > KEPT_OVERLAYS:
-                self._overlays.popitem(last=False)
-        self._overlays.move_to_end(stem)
-        return self._overlays[stem]
 
-
-def _read(project: Project, wish: _Wish, window: Window) -> RegionLoaded | None:
-    """Pixels of a window from the project's store; None where they are gone."""
-    store, run, stem = project.predictions, wish.model_run, wish.stem
-    try:
-        mask = np.asarray(store.read(run, stem, "mask", window), np.uint8)
-        entropy = np.asarray(store.read(run, stem, "entropy", window), np.float16)
-    except (EMTransferError, OSError, LookupError, ValueError):  # a cache that is deleted while it is read
-        return None
-    return RegionLoaded(wish.generation, stem, window, mask, entropy)
+def _answers(event: RegionPredicted, wish: _Wish) -> bool:
+    return event.model_run == wish.model_run and event.generation == wish.generation

@@ -34,7 +34,7 @@ def model_readout(run: Run) -> ModelReadout:
 
 
 def tile_readout(
-    prediction: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str], ground: TileGround
+    prediction: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str], ground: TileGround, source: str = ""
 ) -> TileReadout | None:
     """Prediction and labels of one tile, (h, w) label values → readout; None while nothing is predicted there.
 
@@ -52,19 +52,21 @@ def tile_readout(
         labelled_fraction=float(np.mean(labels != UNLABELLED)),
         ground=ground,
         phase_fractions={name: float(n) / float(counts.sum()) for name, n in zip(names, counts, strict=True)},
+        source=source,
     )
 
 
 def text_overlay(readouts: Readouts) -> str:
-    """One line for the canvas, like `IoU matrix .96 · precipitate .88 — 34 % of this tile labelled, held-out`."""
+    """One line for the canvas, as `live head · IoU matrix .96 · pore .88 — 34 % of this tile labelled, held-out`."""
     tile = readouts.tile
     if tile is None:
         return ""
+    source = f"{tile.source} · " if tile.source else ""
     if tile.labelled_fraction == 0:
         phases = " · ".join(f"{name} {percent(value)}" for name, value in tile.phase_fractions.items())
-        return f"{phases} — no labels on this tile"
+        return f"{source}{phases} — no labels on this tile"
     classes = " · ".join(f"{name} {short(value)}" for name, value in tile.iou.items())
-    return f"IoU {classes} — {percent(tile.labelled_fraction)} of this tile labelled, {tile.ground}"
+    return f"{source}IoU {classes} — {percent(tile.labelled_fraction)} of this tile labelled, {tile.ground}"
 
 
 def short(value: float | None) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_emtransfer.core.data.import_dataset import ImportReport, Progress, import_dataset
+from napari_emtransfer.core.config import LiveConfig
 from napari_emtransfer.core.data.labels import LabelSchema
-from napari_emtransfer.core.data.micrograph import Micrograph
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Tile, Window
@@ -16,8 +15,10 @@ from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.classes import renamed
 from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.engine import EngineController
-from napari_emtransfer.session.importing import add_files, make_sample_project
+from napari_emtransfer.session.importing import make_sample_project
 from napari_emtransfer.session.labelling import LabellingController
+from napari_emtransfer.session.live import LiveController
+from napari_emtransfer.session.live_weights import live_config
 from napari_emtransfer.session.measuring import MeasuringController
 from napari_emtransfer.session.messages import (
     FromEngine,
@@ -28,16 +29,19 @@ from napari_emtransfer.session.messages import (
     StoredPrediction,
     StrokesSaved,
 )
+from napari_emtransfer.session.micrographs import MicrographCommands
 from napari_emtransfer.session.notices import project_notices
+from napari_emtransfer.session.overlays import Overlays
 from napari_emtransfer.session.prediction import PredictionController
 from napari_emtransfer.session.runs import newest_model
 from napari_emtransfer.session.signals import SessionSignals
-from napari_emtransfer.session.state import AddReport, Phase, ProjectNotice, Readouts
+from napari_emtransfer.session.state import Phase, ProjectNotice, Readouts
 from napari_emtransfer.session.training import TrainingController
+from napari_emtransfer.worker.protocol import LIVE_RUN
 from napari_emtransfer.worker.runners import LocalProcessRunner, Runner
 
 
-class Session:
+class Session(MicrographCommands):
     """One open project, and everything a view can ask of it.
 
     Threads: commands and `apply` belong to one thread, that of the views; signals are emitted there and nowhere else.
@@ -53,13 +57,15 @@ class Session:
     def __init__(self, runner: Runner | None = None) -> None:
         self._context = Context()
         runner = runner or LocalProcessRunner()
-        self.labelling = LabellingController(
-            self._context, lambda stem, window: self.measuring.touched(stem, window), self._looked
-        )
+        self.labelling = LabellingController(self._context, self._touched, self._looked)
         self.engine = EngineController(self._context, runner)
-        self.prediction = PredictionController(self._context, self.engine)
+        self.overlays = Overlays(self._context, self._touched)
+        self.prediction = PredictionController(self._context, self.engine, self.overlays)
+        self.live = LiveController(
+            self._context, self.engine, self.overlays, self.labelling, self._live_config, self._live_switched
+        )
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
-        self.measuring = MeasuringController(self._context, self.labelling, self.prediction)
+        self.measuring = MeasuringController(self._context, self.labelling, self.prediction, self.overlays)
         self.visible: Window | None = None
         self._closed = False
 
@@ -140,48 +146,6 @@ class Session:
         self.signals.schema_changed.emit()
         self.measuring.refresh()
 
-    def add_micrographs(
-        self,
-        paths: Sequence[Path | str],
-        *,
-        progress: Progress | None = None,
-        **stated: Any,
-    ) -> AddReport:
-        """Add files to the project, on any thread; `progress(done, total, name)` is called there too.
-
-        `stated` holds for all of them: specimen, domain, pixel_size_nm, frame, as of `Project.add_micrograph`.
-        """
-        report = add_files(self._context.require_project(), [Path(path) for path in paths], progress, **stated)
-        self._context.inbox.put(MicrographsChanged(report.added))
-        return report
-
-    def import_dataset(self, folder: Path | str, *, progress: Progress | None = None) -> ImportReport:
-        """Import images, masks and classes of a labelled folder, on any thread; `progress` is called there too."""
-        self.labelling.save_now()  # what is painted is kept: the import leaves it alone
-        report = import_dataset(self._context.require_project(), Path(folder), progress=progress)
-        self._context.inbox.put(MicrographsChanged(report.labelled, labels=True))
-        return report
-
-    def open_micrograph(self, stem: str) -> Micrograph:
-        """The micrograph itself, for showing it; a moved file is found again where possible."""
-        return self._context.require_project().open_micrograph(stem)
-
-    def update_micrograph(self, stem: str, **changes: Any) -> None:
-        """Correct specimen, domain or pixel size of a micrograph."""
-        self._context.require_project().update_micrograph(stem, **changes)
-        self._micrographs_changed()
-
-    def remove_micrograph(self, stem: str) -> None:
-        """Take a micrograph and its labels out of the project; the image file stays."""
-        self.labelling.forget(stem)
-        self._context.require_project().remove_micrograph(stem)
-        self._micrographs_changed()
-
-    def relocate(self, stem: str, path: Path | str) -> None:
-        """Say where a moved file is now."""
-        self._context.require_project().relocate(stem, Path(path))
-        self._micrographs_changed()
-
     def show(self, stem: str | None) -> None:
         """Show a micrograph; its prediction is asked for where there is a model."""
         self.labelling.show(stem)
@@ -189,21 +153,24 @@ class Session:
     def look_at(self, visible: Window | None) -> None:
         """The view shows this window (native pixels) of the current micrograph now; it will be predicted first."""
         self.visible = visible
+        self.live.look(visible)
 
     def predict_current(self) -> int | None:
         """Have the current micrograph predicted, what is visible first; returns the generation.
 
-        Answers None without micrograph or model, and where it is predicted, or being predicted, already.
+        Answers None without micrograph or model, where it is predicted, or being predicted, already, and while the
+        overlay is the live head's.
         """
-        if self.current is None:
+        if self.current is None or self.live.enabled:
             return None
         visible = self.visible or (self.tile.window if self.tile else None)
         return self.prediction.request(self.current, visible)
 
     def use_model(self, run_id: str | None) -> None:
-        """Predict and measure with the model of this run from now on."""
+        """Predict and measure with the model of this run from now on; a live head stands on its features."""
         self.prediction.use_model(run_id)
         self.measuring.model_changed()
+        self.live.weights_changed()
         self.predict_current()
 
     # ---- events
@@ -211,22 +178,25 @@ class Session:
     def wait_events(self, timeout: float = 0.05) -> list[Message]:
         """On the bridge's thread: what has happened since, waiting up to `timeout` seconds; pixels are loaded here."""
         messages = self._context.inbox.get(timeout)
-        return [self.prediction.load(message) for message in messages]
+        return [self.live.load(self.prediction.load(message)) for message in messages]
 
     def apply(self, message: Message) -> None:
         """On the views' thread: take one message. The only writer of state besides the commands."""
         match message:
             case RegionLoaded():
-                if self.prediction.apply_region(message):
-                    self.measuring.touched(message.stem, message.window)
+                (self.live if message.run == LIVE_RUN else self.prediction).apply_region(message)
             case StoredPrediction():
                 self.prediction.apply_stored(message)
             case FromEngine():
                 self.engine.apply(message)
             case StrokesSaved() | SaveFailed():
                 self.labelling.apply(message)
+                if isinstance(message, StrokesSaved) and message.stems:
+                    self.live.saved()
             case MicrographsChanged():
                 self._micrographs_changed(message.stems if message.labels else (), classes=message.labels)
+                if message.labels:
+                    self.live.labels_changed()
             case NoticePosted():
                 self.signals.notice_posted.emit(message.message, message.hint)
             case _:
@@ -241,9 +211,10 @@ class Session:
         return len(messages)
 
     def tick(self) -> None:
-        """Call about four times a second from the views' thread: autosave and readouts."""
+        """Call about ten times a second from the views' thread: autosave, readouts, a live overlay that follows."""
         self.labelling.tick()
         self.measuring.tick()
+        self.live.tick()
 
     def close(self) -> None:
         """Save the strokes, bank a running training, end the processes. May be called more than once."""
@@ -258,6 +229,7 @@ class Session:
         if project is None:
             return
         self.training.end(timeout=2.0)
+        self.live.reset()
         self.engine.forget()
         self.prediction.reset()
         self.labelling.close()
@@ -283,14 +255,22 @@ class Session:
         if elsewhere:
             self.visible = None
             self.predict_current()
+        self.live.moved()
         self.measuring.refresh()
 
-    def _micrographs_changed(self, relabelled: tuple[str, ...] = (), *, classes: bool = False) -> None:
-        self._context.refresh_records()
-        if classes:
-            self.signals.schema_changed.emit()
-        self.labelling.micrographs_changed(relabelled)
-        self.signals.micrographs_changed.emit()
+    def _touched(self, stem: str, window: Window) -> None:
+        self.measuring.touched(stem, window)
+
+    def _live_config(self) -> LiveConfig:
+        return live_config(self.prediction.model_run)
+
+    def _live_switched(self, enabled: bool) -> None:
+        """One source at a time: the live head's overlay, or the model's. Without a model, none."""
+        if enabled:
+            self.prediction.stop()
+            return
+        self.overlays.withdraw(LIVE_RUN, but=self.current if self.prediction.model_run else None)
+        self.predict_current()
 
     def _use_newest_model(self) -> None:
         newest = newest_model(self._context.require_project())

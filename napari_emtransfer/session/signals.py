@@ -5,7 +5,7 @@ from __future__ import annotations
 from psygnal import Signal, SignalGroup
 
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.session.state import EngineState, Readouts, RunState, SaveState
+from napari_emtransfer.session.state import EngineState, LiveState, Readouts, RunState, SaveState
 
 
 class SessionSignals(SignalGroup):
@@ -30,5 +30,6 @@ class SessionSignals(SignalGroup):
     prediction_changed = Signal(str, Window)
     readouts_changed = Signal(Readouts)
     engine_changed = Signal(EngineState)
+    live_changed = Signal(LiveState)
     notice_posted = Signal(str, str)
     failed = Signal(str, str)

@@ -104,6 +104,24 @@ class EngineState:
     hint: str = ""
 
 
+LivePhase = Literal["off", "waiting", "updating", "ready", "failed"]
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """The live head: what it is at, in a line (`message`) with its explanation (`hint`).
+
+    `seconds` passed between the last stroke and its overlay, learnt from `n_pixels` labelled pixels. "waiting" is for
+    labels to learn from.
+    """
+
+    phase: LivePhase = "off"
+    seconds: float | None = None
+    n_pixels: int = 0
+    message: str = ""
+    hint: str = ""
+
+
 @dataclass(frozen=True)
 class SaveState:
     """Whether strokes wait to be written, and the sentence that says why the last attempt failed."""
@@ -144,7 +162,7 @@ class TileReadout:
 
     `iou` has one entry per class; None where the class is absent from label and prediction. `phase_fractions` are those
     of the prediction over the whole tile. `ground` says whether the model learnt from labels of this tile, from
-    other places of the same micrograph, or never saw the micrograph.
+    other places of the same micrograph, or never saw the micrograph; `source` which model that is, in words.
     """
 
     iou: Mapping[str, float | None]
@@ -152,6 +170,7 @@ class TileReadout:
     labelled_fraction: float
     ground: TileGround
     phase_fractions: Mapping[str, float]
+    source: str = ""
 
     @property
     def is_training_tile(self) -> bool:
