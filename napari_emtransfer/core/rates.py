@@ -5,12 +5,11 @@ No torch here: the window and the command line ask before a run starts.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final, Literal
 
 from napari_emtransfer.core.config import TrainConfig
-from napari_emtransfer.core.errors import RateError, WeightsError
-from napari_emtransfer.core.nn import registry
+from napari_emtransfer.core.errors import RateError
+from napari_emtransfer.core.nn import store
 
 Strategy = Literal["scratch", "feature-extraction", "fine-tune", "gradual"]
 Normalization = Literal["source", "train", "adabn", "mix"]
@@ -46,14 +45,8 @@ def trains_encoder(config: TrainConfig) -> bool:
 
 
 def measured_encoder_rate(config: TrainConfig) -> float | None:
-    """The encoder's rate that measured best for these weights; None where their row has none, or they have no row."""
-    if not is_pretrained(config) or config.weights.startswith("run:") or Path(config.weights).suffix:
-        return None
-    try:
-        return registry.find(config.weights, config.encoder).encoder_learning_rate
-    except WeightsError:
-        # Imported weights, which carry no rate; what does not exist at all is refused when it is to be loaded.
-        return None
+    """The encoder's rate that measured best for these weights; None where neither their row nor their file says one."""
+    return store.stated_encoder_rate(config.weights, config.encoder)
 
 
 def encoder_rate(config: TrainConfig) -> float:

@@ -26,6 +26,7 @@ from napari_emtransfer.core.nn.classify import (
 from napari_emtransfer.core.nn.classify_data import ClassSampler, ImageArchive, hold_out, read_archive
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.protocol import PretrainRequest
+from napari_emtransfer.worker.provenance import weights_checksum
 
 GROUND: Final = (
     "Held out by file, a fifth of each class: images of one specimen may lie on both sides, so expect less on new "
@@ -100,7 +101,7 @@ def _result(request: PretrainRequest, archive: ImageArchive, accuracy: Accuracy 
         "weights": str(request.out),
         "encoder": config.encoder,
         "parent": config.weights,
-        "parent_sha256": _checksum(config.weights, config.encoder),
+        "parent_sha256": weights_checksum(None, config),
         "classes": dict(zip(archive.classes, counts, strict=True)),
         "n_images": len(archive.images),
         "n_held_out": accuracy.n_images if accuracy else 0,
@@ -171,17 +172,6 @@ def _check_parent(config: TrainConfig) -> None:
             f"A pretraining belongs to no project, so {config.weights!r} means nothing here.",
             "Start from none, a name of `emtransfer weights list`, or the best.safetensors of that run.",
         )
-
-
-def _checksum(weights: str, encoder: str) -> str | None:
-    """SHA-256 of the file that the encoder started from; None where there is no single file."""
-    path = Path(weights)
-    if path.is_file():
-        return store.sha256_of(path)
-    entry = None if weights == "none" else store.find(weights, encoder)
-    if entry is None or entry.file_name is None or not store.path_of(entry).is_file():
-        return None
-    return store.sha256_of(store.path_of(entry))
 
 
 def _said(skipped: tuple[str, ...]) -> tuple[str, ...]:

@@ -38,9 +38,17 @@ def path_of(entry: WeightsEntry) -> Path:
 
 def is_here(entry: WeightsEntry) -> bool:
     """Whether the weights can be used without a network."""
-    if entry.file_name is None or path_of(entry).is_file():
-        return True
-    return entry.family == "imagenet" and _in_hub_cache(entry)
+    return entry.file_name is None or file_of(entry) is not None
+
+
+def file_of(entry: WeightsEntry) -> Path | None:
+    """The file of a row on this machine, be it in the hub's own cache; None where there is none (yet)."""
+    if entry.file_name is None:
+        return None
+    path = path_of(entry)
+    if path.is_file():
+        return path
+    return _in_hub_cache(entry) if entry.family == "imagenet" else None
 
 
 def imported_entries() -> list[WeightsEntry]:
@@ -127,9 +135,9 @@ def _rate(said: dict[str, str]) -> float | None:
     return rate if 0 < rate <= 1 else None
 
 
-def _in_hub_cache(entry: WeightsEntry) -> bool:
+def _in_hub_cache(entry: WeightsEntry) -> Path | None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     repository = (entry.url or "").removeprefix("https://huggingface.co/").partition("/resolve/")[0]
     folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "snapshots"
-    return bool(repository) and any(folder.glob("*/model.safetensors"))
+    return next(folder.glob("*/model.safetensors"), None) if repository else None

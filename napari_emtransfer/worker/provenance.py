@@ -1,0 +1,120 @@
+"""What a run was made of, written down when it begins: enough to make it again. No torch here: the window asks too."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.run import Run
+from napari_emtransfer.core.data.split import Region, Split, stems_of
+from napari_emtransfer.core.data.storage import write_text
+from napari_emtransfer.core.errors import WeightsError
+from napari_emtransfer.core.nn import store
+
+_LIBRARIES: Final = ("napari-emtransfer", "torch", "segmentation-models-pytorch", "timm", "numpy", "albumentations")
+_FILE: Final = "provenance.json"
+
+
+class Provenance(BaseModel):
+    """The ingredients of a run.
+
+    `config` is what was trained with ("auto" resolved, for the `reason`), `data` the fingerprint of each micrograph
+    (pixels, scale, frozen labels), `parent_sha256` that of the weights' file: None where there is none of its own.
+    `adaptation` are the micrographs that the norms of the encoder were adapted to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    config: TrainConfig
+    reason: str = ""
+    data: dict[str, str]
+    parent_sha256: str | None = None
+    working_pixel_size_nm: float | None = None
+    classes: tuple[str, ...]
+    modality: str
+    adaptation: tuple[str, ...] = ()
+    device: str = ""
+    threads: int | None = None
+    versions: dict[str, str]
+
+    @property
+    def data_hash(self) -> str:
+        """One fingerprint for all micrographs of the run."""
+        lines = "\n".join(f"{stem} {digest}" for stem, digest in sorted(self.data.items()))
+        return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
+
+
+def record(
+    project: Project,
+    run: Run,
+    config: TrainConfig,
+    split: Split,
+    *,
+    reason: str = "",
+    adaptation: Iterable[str] = (),
+    device: str = "",
+    threads: int | None = None,
+) -> Provenance:
+    """Note down what `run` is made of, in its folder. Labels and split are frozen there already."""
+    found = Provenance(
+        config=config,
+        reason=reason,
+        data={stem: fingerprint(project, run, stem) for stem in sorted(stems_of(regions_of(split)))},
+        parent_sha256=weights_checksum(project, config),
+        working_pixel_size_nm=project.settings.working_pixel_size_nm,
+        classes=project.schema.names,
+        modality=project.settings.modality,
+        adaptation=tuple(adaptation),
+        device=device,
+        threads=threads,
+        versions={"Python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+    )
+    write_text(run.root / _FILE, found.model_dump_json(indent=1))
+    return found
+
+
+def provenance_of(run: Run) -> Provenance | None:
+    """What was noted down when `run` began; None for a run that never got that far, or of an early version."""
+    path = run.root / _FILE
+    try:
+        return Provenance.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValidationError:
+        return None
+
+
+def fingerprint(project: Project, run: Run, stem: str) -> str:
+    """Of one micrograph as the run sees it: its file, frame, scale and info bar, and its frozen labels."""
+    micrograph = project.record(stem)
+    seen = f"{micrograph.checksum} {micrograph.frame} {micrograph.pixel_size_nm} {micrograph.info_bar}"
+    digest = hashlib.blake2b(seen.encode(), digest_size=16)
+    digest.update(run.labels.read(stem).tobytes())
+    return digest.hexdigest()
+
+
+def regions_of(split: Split) -> tuple[Region, ...]:
+    """All ground that a run trains on, chooses its checkpoint on, or reports."""
+    folds = (r for fold in split.folds for r in (*fold.train, *fold.selection, *fold.held_out))
+    return (*split.train, *split.validation, *split.test, *folds)
+
+
+def weights_checksum(project: Project | None, config: TrainConfig) -> str | None:
+    """SHA-256 of the file that a run with `config` starts from; None from scratch, and where there is no such file."""
+    kind, _, ref = config.weights.partition(":")
+    if kind == "run":
+        root = project.run(ref).root if project is not None else Path()
+        files = [p for p in (root / "best.safetensors", *sorted(root.glob("fold-*/best.safetensors"))) if p.is_file()]
+        return store.sha256_of(files[0]) if files else None
+    if Path(config.weights).is_file():
+        return store.sha256_of(Path(config.weights))
+    try:
+        file = store.file_of(store.find(config.weights, config.encoder))
+    except WeightsError:
+        return None
+    return None if file is None else store.sha256_of(file)
