@@ -38,6 +38,7 @@ from napari_emtransfer.worker.evaluate_handler import measure, restricted
 from napari_emtransfer.worker.ground import Ground, describe
 from napari_emtransfer.worker.models import load_model, open_for, working_view
 from napari_emtransfer.worker.protocol import TrainRequest
+from napari_emtransfer.worker.recommend_handler import resolve
 from napari_emtransfer.worker.split_choice import choose_split
 
 
@@ -57,6 +58,12 @@ def train(request: TrainRequest, emit: Emit, control: RunControl) -> Terminal:
             return terminal
     except Exception as error:
         return failure(request.run_id, error)
+
+
+def _reason_told(run: Run) -> str:
+    """Why a run that is resumed has its strategy, as it said when it began."""
+    began = [event for event in run.events() if isinstance(event, RunStarted)]
+    return str(began[0].details.get("reason", "")) if began else ""
 
 
 def _clear_torn_checkpoints(run: Run) -> None:
@@ -104,11 +111,13 @@ class _Training:
     request: TrainRequest
     emit: Emit
     control: RunControl
+    reason: str = ""  # why this strategy
 
     def do(self) -> dict[str, Any]:
         """Train and measure; returns the result that the command line prints."""
         resume = self._checkpoint_to_resume()
         config = TrainConfig.model_validate(self.run.config) if resume else self._own_config()
+        self.reason = _reason_told(self.run) or self.reason
         device = devices.describe(devices.resolve_device(config.compute.device))
         split = self.run.split() if resume else self._choose_split(config)
         ground = describe(self.project, self.run, split, ("validation",), split.validation)
@@ -118,6 +127,7 @@ class _Training:
         so_far = {"run": self.run.id, "iterations": fit.iterations, "seconds": fit.seconds, "device": device}
         if self.control.cancelled:
             raise Cancelled(so_far)
+        so_far |= {"strategy": config.strategy, "reason": self.reason}
         result = self._measure(config, ground) | so_far | {"best_iteration": fit.best_iteration, "ended": fit.reason}
         self.run.update(mean_iou=result["mean_iou"])
         self.run.write_result(result)
@@ -130,12 +140,13 @@ class _Training:
         return Checkpoint.load(path) if self.request.resume and path.is_file() else None
 
     def _own_config(self) -> TrainConfig:
-        """The wanted configuration; the run it goes on from by its full id, for "latest" is another one tomorrow."""
+        """The wanted configuration, "auto" resolved; the run it goes on from by its full id: "latest" will be another."""
         config = self.request.config
         if config.weights.startswith("run:"):
             parent = self.project.run(config.weights.removeprefix("run:"))
             config = config.model_copy(update={"weights": f"run:{parent.id}"})
-            write_text(self.run.root / "config.json", config.model_dump_json(indent=1))
+        config, self.reason = resolve(self.project, config)
+        write_text(self.run.root / "config.json", config.model_dump_json(indent=1))
         return config
 
     def _choose_split(self, config: TrainConfig) -> Split:
@@ -161,6 +172,8 @@ class _Training:
                     "ground": ground.closeness,
                     "note": ground.note,
                     "split": split.name,
+                    "strategy": config.strategy,
+                    "reason": self.reason,
                     "train": [r.micrograph for r in split.train],
                     "validation": [r.micrograph for r in split.validation],
                 },
