@@ -140,7 +140,7 @@ class _Training:
         return Checkpoint.load(path) if self.request.resume and path.is_file() else None
 
     def _own_config(self) -> TrainConfig:
-        """The wanted configuration, "auto" resolved; the run it goes on from by its full id: "latest" will be another."""
+        """The wanted configuration with "auto" resolved, and "latest", which is another run tomorrow, by its full id."""
         config = self.request.config
         if config.weights.startswith("run:"):
             parent = self.project.run(config.weights.removeprefix("run:"))
