@@ -14,6 +14,7 @@ from torch import Tensor
 from napari_emtransfer.core.config import AugmentPreset
 from napari_emtransfer.core.data.labels import IGNORE_INDEX
 from napari_emtransfer.core.errors import LabelError
+from napari_emtransfer.core.legality import ALL
 from napari_emtransfer.core.nn.augment import augment
 from napari_emtransfer.core.nn.ground import TrainingImage
 
@@ -58,6 +59,8 @@ class PatchSampler:
         Share of class-balanced crops.
     new_weight
         Weight of the pixels marked as fresh; all others weigh 1.
+    allowed
+        Transforms that leave such a micrograph possible (`core.legality`); the others of the preset are not done.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class PatchSampler:
         seed: int = 0,
         centred: float = 0.6,
         new_weight: float = 1.0,
+        allowed: frozenset[str] = ALL,
     ) -> None:
         self._images = images
         self._crop_px = crop_px
@@ -84,6 +88,7 @@ class PatchSampler:
         self._seed = seed
         self._centred = centred
         self._new_weight = new_weight
+        self._allowed = allowed
         self._weighted = new_weight != 1 and any(part.fresh is not None and part.fresh.any() for part in images)
         rng = np.random.default_rng(seed)
         by_class = [_sources(images, label, rng) for label in range(n_classes)]
@@ -112,8 +117,9 @@ class PatchSampler:
         place = self._place(rng)
         image, targets = self._cut(*place)
         if not self._weighted:
-            return *augment(image, targets, self._preset, rng), None
-        return augment(image, targets, self._preset, rng, weights=self._weights(*place))
+            return *augment(image, targets, self._preset, rng, allowed=self._allowed), None
+        weights = self._weights(*place)
+        return augment(image, targets, self._preset, rng, allowed=self._allowed, weights=weights)
 
     def _place(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """Image index and origin (y, x) of a crop that holds at least one labelled pixel."""

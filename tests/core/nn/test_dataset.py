@@ -118,6 +118,14 @@ def test_fresh_pixels_weigh_more_wherever_they_are_moved(preset):
         assert torch.equal(batch.weights == 1, batch.targets != 1)
 
 
+def test_only_allowed_transforms_are_done():
+    image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    pair = TrainingImage(image, (image % 64 > 40).astype(np.uint8))
+    sampler = PatchSampler([pair], 2, crop_px=64, batch_size=8, allowed=frozenset({"horizontal-flip"}))
+    crops = {crop.numpy().tobytes() for crop in sampler.batch(0).images}
+    assert crops == {image.tobytes(), np.ascontiguousarray(image[:, ::-1]).tobytes()}
+
+
 def test_weights_of_padding_and_of_images_without_fresh_pixels_are_one():
     small = TrainingImage(blobs((20, 30)).image, blobs((20, 30)).targets, np.ones((20, 30), bool))
     sampler = PatchSampler([small, blobs((100, 100))], 2, crop_px=64, preset="none", new_weight=2)

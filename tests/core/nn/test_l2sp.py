@@ -81,3 +81,15 @@ def test_it_holds_the_weights_back(model):
         return l2sp.distance()
 
     assert gone(5.0) < 0.7 * gone(0.0)
+
+
+def test_a_resumed_run_pulls_to_where_the_first_one_began(model):
+    first = L2SP(model, 1.0)
+    with torch.no_grad():
+        for p in model.encoder.parameters():
+            p.mul_(2)
+    resumed = L2SP(model, 1.0)
+    assert resumed.penalty().item() == 0
+    resumed.restore([anchor.clone() for anchor in first.anchors])
+    assert resumed.penalty().item() == first.penalty().item() > 0
+    assert resumed.distance() == first.distance() == pytest.approx(1, rel=1e-5)
