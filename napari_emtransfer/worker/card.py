@@ -1,37 +1,52 @@
-"""The model card of a run: what a reader needs to judge the figure and to repeat it."""
+"""The model card of a run: what a reader needs to judge the figure, and what `emtransfer train --replay` repeats."""
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
-from napari_emtransfer.core.data.splits import Region, Split
+from napari_emtransfer.core.data.split import Region, Split
 from napari_emtransfer.core.data.storage import write_text
+from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.core.events import NoticePosted, StageBegan
+from napari_emtransfer.core.legality import verdict
+from napari_emtransfer.core.rates import resolve_normalization, resolve_strategy
+from napari_emtransfer.core.recommend import rule_book
+from napari_emtransfer.worker import provenance, replay
+from napari_emtransfer.worker.provenance import Provenance, provenance_of
 
-_LIBRARIES: Final = ("napari-emtransfer", "torch", "segmentation-models-pytorch", "numpy", "albumentations")
+_NORMS = {
+    "source": "statistics of the weights, kept",
+    "train": "statistics of each batch",
+    "adabn": "measured once on this project's micrographs, then frozen",
+    "mix": "half those of the weights, half those measured on this project's micrographs, then frozen",
+}
 
 
 def write_card(project: Project, run: Run, config: TrainConfig, split: Split, result: dict[str, Any]) -> None:
-    """Write `card.md` into the run's folder; `result` is that of the training handler."""
-    write_text(run.root / "card.md", "\n".join(_lines(project, run, config, split, result)) + "\n")
+    """Write `card.md` into the run's folder; `result` is that of the training handler, `config` what was trained with.
+
+    Raises
+    ------
+    StorageError
+        When it cannot be written.
+    """
+    made_of = provenance_of(run) or provenance.record(project, run, config, split)
+    parts = (
+        _score(run, project, result),
+        _data(made_of, split, result),
+        _start(made_of, run),
+        _training(made_of, run),
+        _budget(made_of, result),
+        _replay(run, result),
+    )
+    write_text(run.root / "card.md", "\n".join(line for part in parts for line in part) + "\n")
 
 
-def data_hash(project: Project, run: Run, regions: Iterable[Region]) -> str:
-    """Fingerprint of the pixels and the frozen labels that a run used."""
-    digest = hashlib.blake2b(digest_size=16)
-    for stem in sorted({region.micrograph for region in regions}):
-        digest.update(f"{stem} {project.record(stem).checksum}\n".encode())
-        digest.update(run.labels.read(stem).tobytes())
-    return digest.hexdigest()
-
-
-def _lines(project: Project, run: Run, config: TrainConfig, split: Split, result: dict[str, Any]) -> Iterator[str]:
+def _score(run: Run, project: Project, result: dict[str, Any]) -> Iterator[str]:
     yield f"# Run {run.id} of {project.settings.name}"
     yield ""
     yield f"Mean IoU {_shown(result['mean_iou'])}{_interval(result)}."
@@ -39,25 +54,140 @@ def _lines(project: Project, run: Run, config: TrainConfig, split: Split, result
     yield f"Ground: {result['ground']}. {result['note']}"
     yield ""
     yield from (f"- {name}: {_shown(value)}" for name, value in result["iou"].items())
+    specimens = result.get("per_specimen") or {}
+    if len(specimens) > 1:
+        yield "- per specimen: " + ", ".join(f"{name} {_shown(value)}" for name, value in specimens.items())
+    folds = result.get("folds")
+    if folds:
+        yield f"- per fold: {folds if isinstance(folds, str) else ', '.join(_fold(fold) for fold in folds)}"
+    yield f"- calibration: {_calibration(result)}"
     yield ""
+
+
+def _data(made_of: Provenance, split: Split, result: dict[str, Any]) -> Iterator[str]:
     yield "## Data"
-    yield f"- split: {split.name}, {len(split.train)} training and {len(split.validation)} validation regions"
+    yield f"- hash of pixels and labels: {made_of.data_hash}"
+    n_validation = sum(len(fold.held_out) for fold in split.folds) or len(split.validation)
+    yield f"- split: {split.name}, {len(split.train)} training and {n_validation} validation regions"
     yield f"- training: {_micrographs(split.train)}"
-    yield f"- validation: {_micrographs(split.validation)}"
+    yield from (f"- {name}: {_micrographs(regions)}" for name, regions in _held_out(split))
     yield f"- labelled fraction of the validation ground: {result['labelled_fraction']:.3f}"
-    yield f"- hash of pixels and labels: {data_hash(project, run, (*split.train, *split.validation))}"
-    yield f"- working pixel size: {project.settings.working_pixel_size_nm or 'native'} nm"
+    size = made_of.working_pixel_size_nm
+    yield f"- working pixel size: {'native' if size is None else f'{size:g} nm'}; modality: {made_of.modality}"
+    yield f"- classes: {', '.join(made_of.classes)}"
     yield ""
+
+
+def _held_out(split: Split) -> Iterator[tuple[str, tuple[Region, ...]]]:
+    if split.validation:
+        yield "validation", split.validation
+    for number, fold in enumerate(split.folds):
+        yield f"fold {number} holds out", fold.held_out
+        if fold.selection:
+            yield f"fold {number} chooses its checkpoint on", fold.selection
+    if split.test:
+        yield "test", split.test
+
+
+def _start(made_of: Provenance, run: Run) -> Iterator[str]:
+    config = made_of.config
+    yield "## Start"
+    parent = f" (run {run.record.parent})" if run.record.parent else ""
+    known = made_of.parent_sha256
+    checksum = f", sha256 {known}" if known else ", no file of their own to take a checksum of"
+    yield f"- started from: {config.weights}{parent}{checksum if config.weights != 'none' else ''}"
+    yield f"- network: {config.architecture} with the encoder {config.encoder}"
+    yield f"- strategy: {resolve_strategy(config)}"
+    if made_of.reason:
+        yield f"- why: {made_of.reason}"
+        followed = (rule for rule in rule_book().rule if rule.reason in made_of.reason)
+        yield from (f"- rule: {rule.id}; source: {rule.source}" for rule in followed)
+    norms = resolve_normalization(config)
+    yield f"- normalisation of the encoder: {norms} ({_NORMS[norms]})"
+    if made_of.adaptation:
+        yield f"- adapted to some of: {', '.join(made_of.adaptation)}, without what is held out"
+    yield ""
+
+
+def _training(made_of: Provenance, run: Run) -> Iterator[str]:
+    config = made_of.config
     yield "## Training"
-    yield f"- started from: {config.weights}" + (f" (run {run.record.parent})" if run.record.parent else "")
+    yield f"- augmentation: {config.augment}"
+    for name in config.illegal_augment:
+        yield f"- allowed by hand, though not legal here: {name} ({_reason(made_of, name)})"
+    yield f"- crops of {config.crop_px} px, {config.batch_size} in a batch; {config.schedule} schedule"
+    yield f"- class weights {config.class_weights}, label smoothing {config.label_smoothing:g}, L2-SP {config.l2_sp:g}"
+    events = run.events()
+    notices = dict.fromkeys(e.message for e in events if isinstance(e, NoticePosted))
+    yield from (f"- note: {message}" for message in notices)
+    yield ""
+    for stage in _first_of_each(e for e in events if isinstance(e, StageBegan)):
+        yield from _stage_table(stage)
+
+
+def _stage_table(stage: StageBegan) -> Iterator[str]:
+    yield f"Stage {stage.stage + 1} of {stage.n_stages}, {stage.name}, from iteration {stage.iteration}: {stage.reason}"
+    yield ""
+    yield "| part | parameters | learning rate | weight decay |"
+    yield "|---|---|---|---|"
+    for group in stage.groups:
+        rate = "frozen" if group.learning_rate == 0 else f"{group.learning_rate:g}"
+        yield f"| {group.part} | {group.n_parameters} | {rate} | {group.weight_decay:g} |"
+    yield ""
+
+
+def _first_of_each(stages: Iterable[StageBegan]) -> list[StageBegan]:
+    """Each stage once: folds go through the same ones, and a resumed run announces its own again."""
+    first: dict[int, StageBegan] = {}
+    for stage in stages:
+        first.setdefault(stage.stage, stage)
+    return list(first.values())
+
+
+def _budget(made_of: Provenance, result: dict[str, Any]) -> Iterator[str]:
+    config = made_of.config
+    yield "## Budget"
+    limit = "" if config.minutes is None else f" or {config.minutes:g} min"
+    yield f"- asked for {config.iterations} iterations{limit}"
     yield f"- {result['iterations']} iterations in {result['seconds']:.0f} s on {result['device']}"
-    yield f"- seed: {config.compute.seed}"
     yield f"- best checkpoint: iteration {result['best_iteration']}; ended: {result['ended']}"
-    yield f"- versions: Python {platform.python_version()}, {', '.join(f'{n} {version(n)}' for n in _LIBRARIES)}"
+    threads = "" if made_of.threads is None else f", {made_of.threads} processor threads"
+    yield f"- seed: {config.compute.seed}{threads}, precision {config.compute.precision}"
+    yield f"- versions: {', '.join(f'{name} {number}' for name, number in made_of.versions.items())}"
     yield ""
     yield "```json"
     yield config.model_dump_json(indent=1)
     yield "```"
+    yield ""
+
+
+def _replay(run: Run, result: dict[str, Any]) -> Iterator[str]:
+    yield "## Replay"
+    of = replay.replayed_run(run)
+    if of is not None:
+        yield f"- this run repeats {of}. {result.get('replay', {}).get('words', '')}".rstrip()
+    yield f"- to repeat it: `emtransfer train PROJECT --replay {run.id}`; labels and split lie frozen in its folder"
+
+
+def _reason(made_of: Provenance, transform: str) -> str:
+    try:
+        return verdict(made_of.modality, transform).reason
+    except EMTransferError as error:
+        return error.message
+
+
+def _calibration(result: dict[str, Any]) -> str:
+    found = result.get("calibration")
+    if not found:
+        return "not measured"
+    before, after = _shown(found.get("ece_before")), _shown(found.get("ece"))
+    return f"temperature {found['temperature']:.2f}; class-wise ECE {before} before, {after} after; {found['note']}"
+
+
+def _fold(fold: Any) -> str:
+    if not isinstance(fold, dict):
+        return _shown(fold)
+    return f"{_shown(fold.get('mean_iou'))} ({', '.join(fold.get('held_out', ())) or 'held out'})"
 
 
 def _shown(value: float | None) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.config import Modality, TrainConfig
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.split import Region, Split, stems_of
 from napari_emtransfer.core.data.storage import write_text
 from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn import store
+from napari_emtransfer.core.rates import resolve_normalization
 
 _LIBRARIES: Final = ("napari-emtransfer", "torch", "segmentation-models-pytorch", "timm", "numpy", "albumentations")
 _FILE: Final = "provenance.json"
@@ -28,7 +30,8 @@ class Provenance(BaseModel):
 
     `config` is what was trained with ("auto" resolved, for the `reason`), `data` the fingerprint of each micrograph
     (pixels, scale, frozen labels), `parent_sha256` that of the weights' file: None where there is none of its own.
-    `adaptation` are the micrographs that the norms of the encoder were adapted to.
+    `adaptation` are fingerprints of the micrographs among which those were chosen that the norms of the encoder were
+    adapted to; empty where they were not.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -38,8 +41,8 @@ class Provenance(BaseModel):
     parent_sha256: str | None = None
     working_pixel_size_nm: float | None = None
     classes: tuple[str, ...]
-    modality: str
-    adaptation: tuple[str, ...] = ()
+    modality: Modality
+    adaptation: dict[str, str] = {}
     device: str = ""
     threads: int | None = None
     versions: dict[str, str]
@@ -58,11 +61,16 @@ def record(
     split: Split,
     *,
     reason: str = "",
-    adaptation: Iterable[str] = (),
+    adaptation: Mapping[str, str] | None = None,
     device: str = "",
     threads: int | None = None,
 ) -> Provenance:
-    """Note down what `run` is made of, in its folder. Labels and split are frozen there already."""
+    """Note down what `run` is made of, in its folder. Labels and split are frozen there already.
+
+    `config` holds no "auto" strategy any more; `reason` says what it was resolved for. `adaptation` is that of the run
+    which this one repeats; None for all others.
+    """
+    adapts = resolve_normalization(config) in ("adabn", "mix")
     found = Provenance(
         config=config,
         reason=reason,
@@ -71,7 +79,7 @@ def record(
         working_pixel_size_nm=project.settings.working_pixel_size_nm,
         classes=project.schema.names,
         modality=project.settings.modality,
-        adaptation=tuple(adaptation),
+        adaptation=(unlabelled_fingerprints(project) if adaptation is None else dict(adaptation)) if adapts else {},
         device=device,
         threads=threads,
         versions={"Python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
@@ -89,13 +97,27 @@ def provenance_of(run: Run) -> Provenance | None:
         return None
 
 
+def adaptation_records(project: Project, run: Run) -> list[MicrographRecord]:
+    """Micrographs among which those are chosen that the norms of `run` adapt to: those that it has noted down."""
+    found = provenance_of(run)
+    return [r for r in project.micrographs() if found is None or r.stem in found.adaptation]
+
+
 def fingerprint(project: Project, run: Run, stem: str) -> str:
     """Of one micrograph as the run sees it: its file, frame, scale and info bar, and its frozen labels."""
-    micrograph = project.record(stem)
-    seen = f"{micrograph.checksum} {micrograph.frame} {micrograph.pixel_size_nm} {micrograph.info_bar}"
-    digest = hashlib.blake2b(seen.encode(), digest_size=16)
+    digest = hashlib.blake2b(_pixels(project.record(stem)).encode(), digest_size=16)
     digest.update(run.labels.read(stem).tobytes())
     return digest.hexdigest()
+
+
+def unlabelled_fingerprints(project: Project) -> dict[str, str]:
+    """Of all micrographs of the project, without their labels."""
+    pixels = {record.stem: _pixels(record).encode() for record in project.micrographs()}
+    return {stem: hashlib.blake2b(text, digest_size=16).hexdigest() for stem, text in pixels.items()}
+
+
+def _pixels(record: MicrographRecord) -> str:
+    return f"{record.checksum} {record.frame} {record.pixel_size_nm} {record.info_bar} {record.specimen}"
 
 
 def regions_of(split: Split) -> tuple[Region, ...]:
