@@ -5,40 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from napari_emtransfer.core.config import ComputeConfig, PredictConfig, TrainConfig
-from napari_emtransfer.core.data.intensity import Standardization
-from napari_emtransfer.core.data.labels import to_targets
+from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
-from napari_emtransfer.core.data.splits import Region, Split
+from napari_emtransfer.core.data.split import Split
 from napari_emtransfer.core.data.storage import write_text
-from napari_emtransfer.core.errors import LabelError, WeightsError
+from napari_emtransfer.core.errors import LabelError
 from napari_emtransfer.core.events import (
     CheckpointSaved,
     Event,
+    NoticePosted,
     RunCancelled,
     RunFailed,
     RunFinished,
     RunStarted,
     ValidationEnded,
 )
+from napari_emtransfer.core.legality import left_out
 from napari_emtransfer.core.nn import devices
-from napari_emtransfer.core.nn.checkpoint import Checkpoint
-from napari_emtransfer.core.nn.ground import (
-    HeldOutRegion,
-    TrainingImage,
-    View,
-    held_out_regions,
-    training_images,
-)
-from napari_emtransfer.core.nn.trainer import FitResult, RunContext, Trainer, initial_model
+from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta, read_meta
+from napari_emtransfer.core.nn.trainer import FitResult
 from napari_emtransfer.worker.card import write_card
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl, Terminal, failure, terminal_of
-from napari_emtransfer.worker.evaluate_handler import measure, restricted
+from napari_emtransfer.worker.fit import FitGround, Fitter, fetch_weights
+from napari_emtransfer.worker.fold_handler import FoldsFit, first_step, fit_folds
 from napari_emtransfer.worker.ground import Ground, describe
-from napari_emtransfer.worker.models import load_model, open_for, working_view
 from napari_emtransfer.worker.protocol import TrainRequest
 from napari_emtransfer.worker.recommend_handler import resolve
+from napari_emtransfer.worker.run_measure import measure_run
 from napari_emtransfer.worker.split_choice import choose_split
 
 
@@ -68,8 +62,9 @@ def _reason_told(run: Run) -> str:
 
 def _clear_torn_checkpoints(run: Run) -> None:
     """A kill in the middle of writing a checkpoint leaves a temporary file of a few hundred megabytes."""
-    for path in run.root.glob(".tmp-*"):
-        path.unlink(missing_ok=True)
+    for pattern in (".tmp-*", "fold-*/.tmp-*"):
+        for path in run.root.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _recording(run: Run, emit: Emit) -> Emit:
@@ -111,43 +106,60 @@ class _Training:
     request: TrainRequest
     emit: Emit
     control: RunControl
-    reason: str = ""  # why this strategy
 
     def do(self) -> dict[str, Any]:
         """Train and measure; returns the result that the command line prints."""
-        resume = self._checkpoint_to_resume()
-        config = TrainConfig.model_validate(self.run.config) if resume else self._own_config()
-        self.reason = _reason_told(self.run) or self.reason
+        known = self._known() if self.request.resume else None
+        config = TrainConfig.model_validate(self.run.config) if known else self._own_config()
         device = devices.describe(devices.resolve_device(config.compute.device))
-        split = self.run.split() if resume else self._choose_split(config)
-        ground = describe(self.project, self.run, split, ("validation",), split.validation)
-        self._announce(config, split, ground, device, resume)
-        fit = self._fit(config, split, ground, resume)
+        split = self.run.split() if known else self._choose_split(config)
+        config, reason = (config, "") if known else self._resolved(config)
+        regions = split.part("validation")
+        ground = describe(self.project, self.run, split, ("validation",), regions)
+        fitter = Fitter(self.project, self.run, self.control, self.emit, known)
+        self._announce(config, split, ground, device, reason, resumed=known is not None)
+        fit: FitResult | FoldsFit
+        if split.folds:
+            fit = fit_folds(fitter, config, split, ground.closeness, self.emit, self.control)
+        else:
+            fit = self._fit(fitter, config, split, ground)
         self.run.update(iterations=fit.iterations, seconds=fit.seconds, device=device)
         so_far = {"run": self.run.id, "iterations": fit.iterations, "seconds": fit.seconds, "device": device}
         if self.control.cancelled:
             raise Cancelled(so_far)
-        so_far |= {"strategy": config.strategy, "reason": self.reason}
-        result = self._measure(config, ground) | so_far | {"best_iteration": fit.best_iteration, "ended": fit.reason}
+        result = measure_run(self.project, self.run, config, split, fit, lambda: self.control.cancelled)
+        result |= so_far | {"strategy": config.strategy, "reason": reason}
         self.run.update(mean_iou=result["mean_iou"])
         self.run.write_result(result)
         write_card(self.project, self.run, config, split, result)
         return result
 
-    def _checkpoint_to_resume(self) -> Checkpoint | None:
-        """None also for a run that was to be resumed, but ended before its first checkpoint: it starts anew."""
-        path = self.run.checkpoint_path("last")
-        return Checkpoint.load(path) if self.request.resume and path.is_file() else None
+    def _known(self) -> CheckpointMeta | None:
+        """A checkpoint of the run to resume; None for one that ended before its first: it starts anew."""
+        folders = [self.run.root, *self.run.fold_folders().values()]
+        paths = [path for folder in folders if (path := folder / "last.safetensors").is_file()]
+        return read_meta(paths[0]) if paths else None
 
     def _own_config(self) -> TrainConfig:
-        """The wanted configuration with "auto" resolved, and "latest", which is another run tomorrow, by its full id."""
+        """The wanted configuration; the run it goes on from by its full id, for "latest" is another one tomorrow."""
         config = self.request.config
         if config.weights.startswith("run:"):
             parent = self.project.run(config.weights.removeprefix("run:"))
             config = config.model_copy(update={"weights": f"run:{parent.id}"})
-        config, self.reason = resolve(self.project, config)
-        write_text(self.run.root / "config.json", config.model_dump_json(indent=1))
+            self._keep(config)
         return config
+
+    def _resolved(self, config: TrainConfig) -> tuple[TrainConfig, str]:
+        """With the strategy that the rules propose, where the user left it to them, and the reason."""
+        if config.strategy != "auto":
+            return config, ""
+        fetch_weights(self.run.id, config, self.emit, self.control)
+        resolved, reason = resolve(self.project, config, self.control)
+        self._keep(resolved)
+        return resolved, reason
+
+    def _keep(self, config: TrainConfig) -> None:
+        write_text(self.run.root / "config.json", config.model_dump_json(indent=1))
 
     def _choose_split(self, config: TrainConfig) -> Split:
         """Freeze the labels, then divide what is frozen."""
@@ -160,78 +172,45 @@ class _Training:
         return split
 
     def _announce(
-        self, config: TrainConfig, split: Split, ground: Ground, device: str, resume: Checkpoint | None
+        self, config: TrainConfig, split: Split, ground: Ground, device: str, reason: str, *, resumed: bool
     ) -> None:
+        last = self.run.checkpoint_path("last")
+        if split.folds:
+            first = first_step(self.run, config, split)
+        else:
+            first = read_meta(last).iteration if resumed and last.is_file() else 0
         self.emit(
             RunStarted(
                 run_id=self.run.id,
-                n_steps=config.iterations,
-                first_step=resume.meta.iteration if resume else 0,
+                n_steps=config.iterations * max(1, len(split.folds)),
+                first_step=first,
                 device=device,
                 details={
                     "ground": ground.closeness,
                     "note": ground.note,
                     "split": split.name,
-                    "strategy": config.strategy,
-                    "reason": self.reason,
                     "train": [r.micrograph for r in split.train],
-                    "validation": [r.micrograph for r in split.validation],
+                    "validation": [r.micrograph for r in split.part("validation")],
+                    "folds": len(split.folds),
+                    "strategy": config.strategy,
+                    "reason": reason,
                 },
             )
         )
+        skipped = left_out(self.project.settings.modality, config.augment, config.illegal_augment)
+        if skipped:
+            self.emit(
+                NoticePosted(
+                    run_id=self.run.id,
+                    message=f"Augmentation leaves out {', '.join(skipped)}: {next(iter(skipped.values()))}",
+                )
+            )
 
-    def _fit(self, config: TrainConfig, split: Split, ground: Ground, resume: Checkpoint | None) -> FitResult:
-        devices.set_threads(config.compute.threads)
-        context = RunContext(
-            run_id=self.run.id,
-            classes=self.project.schema.names if resume is None else resume.meta.classes,
-            folder=self.run.root,
-            ground=ground.closeness,
-            standardization=Standardization().model_dump(),
-            working_pixel_size_nm=self.project.settings.working_pixel_size_nm
-            if resume is None
-            else resume.meta.working_pixel_size_nm,
+    def _fit(self, fitter: Fitter, config: TrainConfig, split: Split, ground: Ground) -> FitResult:
+        others = [region for regions in split.other.values() for region in regions]
+        fit_ground = FitGround(
+            split.train, split.validation, (*split.validation, *split.test, *others), ground.closeness
         )
-        train = [i for r in split.train for i in self._training_images(r, context, config.crop_px)]
-        held_out = [h for r in split.validation for h in self._held_out(r, context)]
-        model = initial_model(self._with_weights(config, resume), len(context.classes))
-        trainer = Trainer(model, config, train, held_out, context, resume=resume)
-        return trainer.fit(self.emit, self.control.should_stop)
-
-    def _training_images(self, region: Region, context: RunContext, crop_px: int) -> list[TrainingImage]:
-        view, targets = self._look_at(region, context)
-        return training_images(view, targets, crop_px=crop_px)
-
-    def _held_out(self, region: Region, context: RunContext) -> list[HeldOutRegion]:
-        return held_out_regions(*self._look_at(region, context))
-
-    def _look_at(self, region: Region, context: RunContext) -> tuple[View, Any]:
-        """A micrograph at working size and its targets (H, W), ignored outside of the region."""
-        if self.control.cancelled:
-            raise Cancelled
-        view = working_view(
-            open_for(self.project, region.micrograph),
-            Standardization.model_validate(context.standardization),
-            context.working_pixel_size_nm,
-        )
-        mask = restricted(self.run.labels.read(region.micrograph), region)
-        return view, to_targets(view.mask_to_working(mask))
-
-    def _with_weights(self, config: TrainConfig, resume: Checkpoint | None) -> TrainConfig:
-        """The configuration with `weights` that the model builder understands: none, imagenet, or a path."""
-        if resume is not None:
-            return config.model_copy(update={"weights": "none"})
-        if not config.weights.startswith("run:"):
-            return config
-        parent = self.project.run(config.weights.removeprefix("run:"))
-        path = parent.checkpoint_path("best")
-        if not path.is_file():
-            raise WeightsError(f"The run {parent.id} has no best checkpoint to go on from.", "Choose another run.")
-        return config.model_copy(update={"weights": str(path)})
-
-    def _measure(self, config: TrainConfig, ground: Ground) -> dict[str, Any]:
-        """The best checkpoint on the validation ground, in native pixels, with the frozen labels."""
-        predict = PredictConfig(compute=ComputeConfig.model_validate(config.compute))
-        model = load_model(self.project, self.run.id, predict)
-        evaluation = measure(self.project, model, ground, self.run.labels, lambda: self.control.cancelled)
-        return evaluation.model_dump(mode="json")
+        last = self.run.checkpoint_path("last")
+        resume = Checkpoint.load(last) if fitter.known is not None else None
+        return fitter.fit(config, fit_ground, self.run.root, self.emit, resume)
