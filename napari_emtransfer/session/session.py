@@ -12,6 +12,7 @@ from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
+from napari_emtransfer.session.advice import AdviceController
 from napari_emtransfer.session.classes import renamed
 from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.engine import EngineController
@@ -65,6 +66,7 @@ class Session(MicrographCommands):
             self._context, self.engine, self.overlays, self.labelling, self._live_config, self._live_switched
         )
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
+        self.advice = AdviceController(self._context, self.engine)
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction, self.overlays)
         self.visible: Window | None = None
         self._closed = False
@@ -200,6 +202,8 @@ class Session(MicrographCommands):
             case NoticePosted():
                 self.signals.notice_posted.emit(message.message, message.hint)
             case _:
+                if message.run_id == self.training.state.run_id:
+                    self.advice.follow(message)
                 if self.training.apply(message) and self.training.state.phase in (Phase.FINISHED, Phase.CANCELLED):
                     self._use_newest_model()
 
@@ -230,6 +234,7 @@ class Session(MicrographCommands):
             return
         self.training.end(timeout=2.0)
         self.live.reset()
+        self.advice.reset()
         self.engine.forget()
         self.prediction.reset()
         self.labelling.close()

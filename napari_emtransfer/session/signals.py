@@ -5,7 +5,7 @@ from __future__ import annotations
 from psygnal import Signal, SignalGroup
 
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.session.state import EngineState, LiveState, Readouts, RunState, SaveState
+from napari_emtransfer.session.state import Advice, EngineState, LiveState, Readouts, RunState, SaveState
 
 
 class SessionSignals(SignalGroup):
@@ -13,7 +13,7 @@ class SessionSignals(SignalGroup):
 
     `current_changed` and `tile_changed` carry the new stem or `Tile`, or None, in this order; `prediction_changed` the
     stem and the window (native pixels) in which mask and entropy are new; `model_changed` the run that predicts from
-    now on, or None; `project_changed` also follows closing.
+    now on, or None; `project_changed` also follows closing; `run_advice_changed` a sentence on the run that goes on.
     """
 
     project_changed = Signal()
@@ -31,5 +31,7 @@ class SessionSignals(SignalGroup):
     readouts_changed = Signal(Readouts)
     engine_changed = Signal(EngineState)
     live_changed = Signal(LiveState)
+    advice_changed = Signal(Advice)
+    run_advice_changed = Signal(str)
     notice_posted = Signal(str, str)
     failed = Signal(str, str)

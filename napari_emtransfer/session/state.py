@@ -8,6 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict
+
+from napari_emtransfer.core.config import StrategyName, TrainConfig
 from napari_emtransfer.core.evaluate.report import SPARSE_FRACTION
 
 
@@ -120,6 +123,24 @@ class LiveState:
     n_pixels: int = 0
     message: str = ""
     hint: str = ""
+
+
+class Advice(BaseModel):
+    """What is recommended for a training. `config` is what was asked about, with strategy, norms and rates decided.
+
+    `strategy` is what the rules say, also where the user's own choice stays in `config`; `rule` names the row that was
+    followed and `source` where it comes from. `gap` is the measured one, None where unknown. `failed`: nothing could be
+    recommended, and `reason` says why.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    config: TrainConfig
+    reason: str
+    strategy: StrategyName = "auto"
+    rule: str = ""
+    source: str = ""
+    gap: float | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
