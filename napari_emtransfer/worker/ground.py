@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
-from napari_emtransfer.core.data.splits import Region, Split
+from napari_emtransfer.core.data.split import Region, Split, stems_of
 from napari_emtransfer.core.errors import SplitError
 
 TRAINING_TILE: Final = "training tile"
@@ -22,16 +22,22 @@ _SAME_GROUND: Final = (
 
 @dataclass(frozen=True)
 class Ground:
-    """Regions to measure on. `closeness` is one of specimen, micrograph, block, training tile: what they share."""
+    """Regions to measure on. `closeness` is one of specimen, micrograph, block, training tile: what they share.
+
+    `fold_of` maps the micrographs that a fold held out to that fold: its network, which never saw them, measures them.
+    """
 
     on: tuple[str, ...]
     regions: tuple[Region, ...]
     closeness: str
     note: str
+    fold_of: Mapping[str, int] = field(default_factory=dict)
 
 
-def choose_ground(project: Project, run: Run, on: Sequence[str]) -> Ground:
+def choose_ground(project: Project, run: Run, on: Sequence[str], others: Sequence[Run] = ()) -> Ground:
     """Names of parts of the run's split, or stems → the ground, with what the run's models have seen of it.
+
+    Where `others` are averaged with the run, what they were trained on counts too, and folds are not told apart.
 
     Raises
     ------
@@ -46,21 +52,72 @@ def choose_ground(project: Project, run: Run, on: Sequence[str]) -> Ground:
         raise SplitError(
             f"The micrograph {gone[0]!r} of this ground is no longer in the project.", "Add it again, or name others."
         )
-    return describe(project, run, split, on, regions)
+    if not split.folds or others:
+        return describe(project, run, split, on, regions, others=others, folds=())
+    finished = [k for k, folder in run.fold_folders().items() if (folder / "result.json").is_file()]
+    if "validation" in on:
+        pending = stems_of(r for k, fold in enumerate(split.folds) if k not in finished for r in fold.held_out)
+        named = {name for name in on if name in stems}
+        regions = tuple(r for r in regions if r.micrograph in named or r.micrograph not in pending)
+    if not regions:
+        raise SplitError(f"No fold of the run {run.id} has been finished yet.", "Resume the run, or name a micrograph.")
+    return describe(project, run, split, on, regions, folds=finished)
 
 
-def describe(project: Project, run: Run, split: Split, on: Sequence[str], regions: tuple[Region, ...]) -> Ground:
-    """The ground in words. Ground that an ancestor of the model was trained on counts as trained on."""
+def describe(
+    project: Project,
+    run: Run,
+    split: Split,
+    on: Sequence[str],
+    regions: tuple[Region, ...],
+    *,
+    others: Sequence[Run] = (),
+    folds: Collection[int] | None = None,
+) -> Ground:
+    """The ground in words. Ground that an ancestor of the model was trained on counts as trained on.
+
+    `folds` are those of the run that have been trained, all when left out.
+    """
     specimens = {record.stem: record.specimen for record in project.micrographs()}
-    own = _closest(regions, split.train, specimens)
+    trained = range(len(split.folds)) if folds is None else folds
+    fold_of = {stem: k for k in trained for stem in stems_of(split.folds[k].held_out)}
+    averaged = [region for other in others for region in (*other.split().train, *inherited_regions(project, other))]
+    own = max(
+        (_closest([r], (*_seen_by(split, fold_of.get(r.micrograph)), *averaged), specimens) for r in regions),
+        key=_CLOSENESS.index,
+        default="specimen",
+    )
     inherited = _closest(regions, inherited_regions(project, run), specimens)
-    sentences = [split.note if tuple(on) == ("validation",) else _own_note(regions, own, specimens)]
+    is_validation = tuple(on) == ("validation",) and not others
+    sentences = [split.note if is_validation else _own_note(regions, own, specimens)]
+    sentences += _about_folds(split, regions, fold_of, is_validation=is_validation)
     if _CLOSENESS.index(inherited) > _CLOSENESS.index(own):
         sentences.append(f"The weights it started from had been trained on {_SHARED[inherited]}")
-    if "validation" in on:
+    if "validation" in on and not split.folds:
         sentences.append(_SAME_GROUND)
     closeness = max(own, inherited, key=_CLOSENESS.index)
-    return Ground(tuple(on), regions, closeness, " ".join(f"{s.rstrip('.')}." for s in sentences))
+    note = " ".join(f"{s.rstrip('.')}." for s in sentences)
+    return Ground(tuple(on), regions, closeness, note, fold_of)
+
+
+def _seen_by(split: Split, fold: int | None) -> tuple[Region, ...]:
+    """What the network of a fold was trained on; without one, what all of them were."""
+    return split.train if fold is None else split.folds[fold].train
+
+
+def _about_folds(
+    split: Split, regions: Sequence[Region], fold_of: Mapping[str, int], *, is_validation: bool
+) -> Iterator[str]:
+    by_fold = {fold_of[r.micrograph] for r in regions if r.micrograph in fold_of}
+    if not by_fold:
+        return
+    n_trained = len(set(fold_of.values()))
+    if n_trained < len(split.folds):
+        yield f"Only {n_trained} of the {len(split.folds)} folds were trained"
+    if not is_validation:
+        yield "Micrographs that a fold held out are measured by its network alone, any others by the mean of all"
+        if any(not split.folds[k].selection for k in by_fold):
+            yield _SAME_GROUND
 
 
 def inherited_regions(project: Project, run: Run) -> tuple[Region, ...]:

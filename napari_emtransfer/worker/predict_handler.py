@@ -14,7 +14,9 @@ from napari_emtransfer.core.data.project_records import unique_stem
 from napari_emtransfer.core.data.readers import read_micrograph
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import ProjectError
+from napari_emtransfer.core.evaluate.calibration import tempered
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RegionPredicted, RunStarted
+from napari_emtransfer.worker.averaging import tell_of_averages, with_symmetries
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.models import TrainedModel, check_classes, load_model, open_for, predict_native
 from napari_emtransfer.worker.prediction_sinks import FileSink, Sink, StoreSink
@@ -36,11 +38,18 @@ def predict(request: PredictRequest, emit: Emit, control: RunControl) -> dict[st
     """Predict what `request` names; returns `predictions` (stems, or paths of masks), `megapixels` and `seconds`."""
     begin = time.perf_counter()
     with Project.open(request.project) as project:
-        model = load_model(project, request.model_run, request.config)
+        model = load_model(
+            project,
+            request.model_run,
+            with_symmetries(request.config, project, tta=request.tta),
+            ensemble=request.ensemble,
+            disagreement=request.uncertainty == "disagreement",
+        )
         if request.out is None:
             check_classes(project, model, exactly=False)
         targets = list(_targets(project, request))
         emit(RunStarted(run_id=request.run_id, n_steps=len(targets), device=model.device))
+        tell_of_averages(request.run_id, model, emit, tta=request.tta)
         work = _Prediction(request, emit, control, project, model, sum(t.n_pixels for t in targets))
         complete = all(work.do(target) for target in targets)
     result = {
@@ -49,6 +58,9 @@ def predict(request: PredictRequest, emit: Emit, control: RunControl) -> dict[st
         "megapixels": work.n_done / _MEGA,
         "seconds": time.perf_counter() - begin,
         "device": model.device,
+        "ensemble": [run.id for run in model.others],
+        "symmetries": list(model.predictor.config.symmetries),
+        "temperature": model.temperature,
     }
     if control.cancelled and not complete:
         raise Cancelled(result)
@@ -79,8 +91,11 @@ class _Prediction:
         view, sink = self.model.view(micrograph), self._sink(target.name, micrograph)
         pieces = predict_native(self.model.predictor, view, self.request.window, self.control.should_stop)
         n_before = self.n_done
-        for window, probabilities in pieces:
-            sink.write(window, probabilities)
+        n_classes = self.model.n_classes
+        for window, channels in pieces:
+            # What a temperature mends are confidence and entropy; the mask stays as it was measured.
+            probabilities = tempered(channels[:n_classes], self.model.temperature)
+            sink.write(window, probabilities, channels[n_classes] if len(channels) > n_classes else None)
             self.n_done = min(n_before + target.n_pixels, self.n_done + window.shape[0] * window.shape[1])
             self._report(target.name, window)
         if self.n_done < n_before + target.n_pixels:
@@ -97,7 +112,7 @@ class _Prediction:
             self.model,
             micrograph.shape,
             micrograph.pixel_size_nm,
-            entropy=request.uncertainty == "entropy",
+            uncertainty=request.uncertainty,
             probabilities=request.probabilities,
         )
 

@@ -39,7 +39,8 @@ class PredictRequest(_Message):
     `paths` are image files outside the project. `window` restricts one named micrograph to a part, in native pixels.
     With `out`, masks are written there as TIFF; otherwise into the project's prediction store.
     `ensemble` names runs whose probabilities are averaged with the model's; `tta` averages over the symmetries that
-    the project's modality allows.
+    the project's modality allows. The uncertainty "disagreement" is that between the networks of folds or ensemble, in
+    nats; of a single network that between the symmetries.
     """
 
     kind: Literal["predict"] = "predict"
@@ -52,7 +53,7 @@ class PredictRequest(_Message):
     generation: int = 0
     out: Path | None = None
     probabilities: bool = False
-    uncertainty: Literal["none", "entropy"] = "entropy"
+    uncertainty: Literal["none", "entropy", "disagreement"] = "entropy"
     ensemble: tuple[str, ...] = ()
     tta: bool = False
     config: PredictConfig = PredictConfig()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.annotation import AnnotationStore
+from napari_emtransfer.core.data.folds import DATASET_FOLD, split_into_folds
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.split import whole
 from napari_emtransfer.core.data.splits import (
     Split,
     SplitOptions,
     check_no_leak,
+    part_name,
     split_by_specimen,
     split_from_names,
     split_from_stems,
@@ -20,10 +23,14 @@ from napari_emtransfer.core.data.splits import (
 from napari_emtransfer.core.errors import SplitError
 
 _MIN_GAP_PX: Final = 64
+# Parts of a named split that folds divide anew.
+_POOLED: Final = ("train", "validation")
 
 
 def choose_split(project: Project, labels: AnnotationStore, labelled: Sequence[str], config: TrainConfig) -> Split:
     """Micrographs named by hand win over a named split, and that over whole specimens.
+
+    With folds, these divide what would otherwise be the training and the validation part; the test part is theirs.
 
     Raises
     ------
@@ -37,6 +44,8 @@ def choose_split(project: Project, labels: AnnotationStore, labelled: Sequence[s
     options = SplitOptions(
         seed=config.compute.seed, gap_px=_gap_px(project, labelled, config), class_names=project.schema.names
     )
+    if config.folds is not None:
+        return _into_folds(project, labels, fractions, config, options)
     if config.train or config.validation:
         split = split_from_stems(config.train, config.validation, records, fractions, labels, options)
     elif config.split is not None:
@@ -46,6 +55,44 @@ def choose_split(project: Project, labels: AnnotationStore, labelled: Sequence[s
         split = split_by_specimen(records, fractions, labels, options)
     check_no_leak(split, records)
     return split
+
+
+def _into_folds(
+    project: Project,
+    labels: AnnotationStore,
+    fractions: Mapping[str, float],
+    config: TrainConfig,
+    options: SplitOptions,
+) -> Split:
+    records = project.micrographs()
+    _check_named_with_folds(config, {record.stem for record in records})
+    named = project.named_splits()
+    parts = {part_name(part): stems for part, stems in _named(project, config.split).items()} if config.split else {}
+    apart = {part: stems for part, stems in parts.items() if part not in _POOLED}
+    pool = set(config.train) or {stem for part in _POOLED for stem in parts.get(part, ())} or {r.stem for r in records}
+    pool -= {stem for stems in apart.values() for stem in stems}
+    prescribed = {
+        name: stems["test"] for name, stems in named.items() if name.startswith(DATASET_FOLD) and "test" in stems
+    }
+    chosen = [record for record in records if record.stem in pool]
+    assert config.folds is not None  # noqa: S101  (asked for by the caller)
+    split = split_into_folds(config.folds, chosen, fractions, labels, options, prescribed=prescribed)
+    kept = {part: whole(s for s in stems if fractions.get(s, 0.0) > 0) for part, stems in apart.items()}
+    test = kept.pop("test", ())
+    return split.model_copy(
+        update={"test": test, "other": {part: regions for part, regions in kept.items() if regions}}
+    )
+
+
+def _check_named_with_folds(config: TrainConfig, known: Set[str]) -> None:
+    if config.validation:
+        raise SplitError(
+            f"Folds hold out each specimen in turn, so {config.validation[0]!r} cannot be validated on besides.",
+            "Leave --validation out, or train without --folds.",
+        )
+    unknown = sorted(set(config.train) - known)
+    if unknown:
+        raise SplitError(f"There is no micrograph {unknown[0]!r} in the project.", "Name micrographs of the project.")
 
 
 def _gap_px(project: Project, labelled: Sequence[str], config: TrainConfig) -> int:

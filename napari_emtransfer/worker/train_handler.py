@@ -154,7 +154,7 @@ class _Training:
         if config.strategy != "auto":
             return config, ""
         fetch_weights(self.run.id, config, self.emit, self.control)
-        resolved, reason = resolve(self.project, config, self.control)
+        resolved, reason = resolve(self.project, config)
         self._keep(resolved)
         return resolved, reason
 

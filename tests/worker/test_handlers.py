@@ -28,9 +28,8 @@ from napari_emtransfer.core.events import (
     RunStarted,
     ValidationEnded,
 )
-from napari_emtransfer.core.nn.checkpoint import read_meta
 from napari_emtransfer.core.nn.trainer import FitResult
-from napari_emtransfer.worker import models, train_handler
+from napari_emtransfer.worker import fit, models
 from napari_emtransfer.worker.handlers import RunControl, handle
 from napari_emtransfer.worker.protocol import EvaluateRequest, PredictRequest, TrainRequest, WarmRequest
 
@@ -238,7 +237,7 @@ def test_resume_before_the_first_checkpoint_starts_anew(project_root):
 class FakeTrainer:
     """Stands in for training: ends as it is told, and computes nothing."""
 
-    def __init__(self, model, config, train, held_out, context, *, resume=None):
+    def __init__(self, model, config, train, held_out, context, *, resume=None, adaptation=()):
         self.context, self.n_train = context, len(train)
 
     def fit(self, emit, should_stop):
@@ -251,7 +250,7 @@ def test_cancelled_before_the_first_iteration(project_root, monkeypatch):
             assert should_stop()
             return FitResult(0, None, {}, 0, 0.1, "stopped")
 
-    monkeypatch.setattr(train_handler, "Trainer", Stopped)
+    monkeypatch.setattr(fit, "Trainer", Stopped)
     events = train(project_root, **stop_after(RunStarted, "cancel"))
     assert [type(e) for e in events] == [RunStarted, RunCancelled]
 
@@ -266,7 +265,7 @@ def test_cancelled_before_the_first_iteration(project_root, monkeypatch):
     ],
 )
 def test_faults_of_the_trainer(project_root, monkeypatch, error, kind):
-    monkeypatch.setattr(train_handler, "Trainer", type("Failing", (FakeTrainer,), {"error": error}))
+    monkeypatch.setattr(fit, "Trainer", type("Failing", (FakeTrainer,), {"error": error}))
     event = train(project_root)[-1]
     assert event.kind == kind
     assert ("Traceback" in event.traceback) == (kind == "bug")
@@ -277,7 +276,7 @@ def test_training_sees_regions_only(project_root, monkeypatch):
     seen = {}
 
     class Looking(FakeTrainer):
-        def __init__(self, model, config, train, held_out, context, *, resume=None):
+        def __init__(self, model, config, train, held_out, context, *, resume=None, adaptation=()):
             seen.update(train=train, held_out=held_out, context=context)
 
         def fit(self, emit, should_stop):
@@ -287,7 +286,7 @@ def test_training_sees_regions_only(project_root, monkeypatch):
         for stem in ("b1", "c1", "d1"):
             project.remove_micrograph(stem)
         project.update_settings(working_pixel_size_nm=2.5)
-    monkeypatch.setattr(train_handler, "Trainer", Looking)
+    monkeypatch.setattr(fit, "Trainer", Looking)
     config = QUICK.model_copy(update={"train": (), "validation": (), "crop_px": 32})
     assert train(project_root, config)[-1].message == "enough"
     with Project.open(project_root) as project:
@@ -415,6 +414,8 @@ class FakePredictor:
     """Half of the working pixels particle, in two pieces; remembers what it was shown."""
 
     device = None
+    config = PREDICT
+    n_channels = 2
 
     def __init__(self):
         self.shapes = []
@@ -437,7 +438,7 @@ def test_masks_come_back_at_native_size(trained, monkeypatch, tmp_path, native_n
     fake = FakePredictor()
     monkeypatch.setattr(models, "_MAX_NATIVE_PIXELS", max_pixels)
     monkeypatch.setattr(models.devices, "describe", lambda device: "fake")
-    monkeypatch.setattr(models, "_load", lambda path, stamp, config: (read_meta(path), fake))
+    monkeypatch.setattr(models, "_load", lambda *_: fake)
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, micrograph(5, (80, 60))[0], resolution=(1e7 / native_nm,) * 2, resolutionunit="CENTIMETER")
     request = PredictRequest(run_id="p", project=root, paths=(image,), out=tmp_path / "out", config=PREDICT)

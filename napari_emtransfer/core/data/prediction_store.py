@@ -10,20 +10,22 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_emtransfer.core.data.storage import storage_faults
+from napari_emtransfer.core.data.storage import storage_faults, write_text
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import ProjectError, StorageError
 
 CHUNK_PX = 512
-PredictionKind = Literal["mask", "entropy", "confidence"]
+PredictionKind = Literal["mask", "entropy", "confidence", "disagreement"]
 _DTYPES: dict[PredictionKind, str] = {"mask": "uint8", "entropy": "float16", "confidence": "float16"}
+_ON_DEMAND: dict[PredictionKind, str] = {"disagreement": "float16"}
+_RECIPE_NAME = "recipe.txt"
 
 
 class PredictionStore:
     """`<root>/<run_id>/<stem>/{mask, entropy, confidence}`, each (H, W) in native pixels.
 
     `mask` holds label values 1..K, 0 where nothing has been predicted yet; `entropy` is in nats; `confidence` is the
-    probability of the predicted class.
+    probability of the predicted class. `disagreement` between networks, in nats, is there on demand only.
     """
 
     def __init__(self, root: Path, *, read_only: str = "") -> None:
@@ -34,7 +36,14 @@ class PredictionStore:
         """Whether the store holds a (perhaps partial) prediction of `stem` by the model of `run_id`."""
         return all((self._folder(run_id, stem) / kind / "zarr.json").is_file() for kind in _DTYPES)
 
-    def create(self, run_id: str, stem: str, shape: tuple[int, int]) -> None:
+    def recipe(self, run_id: str, stem: str) -> str:
+        """How the stored prediction was made beyond the run's own model; empty for that alone."""
+        path = self._folder(run_id, stem) / _RECIPE_NAME
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    def create(
+        self, run_id: str, stem: str, shape: tuple[int, int], *, recipe: str = "", disagreement: bool = False
+    ) -> None:
         """Make an empty prediction (H, W), replacing an earlier one."""
         if self._read_only:
             raise StorageError(
@@ -42,7 +51,9 @@ class PredictionStore:
             )
         folder = self._folder(run_id, stem)
         with storage_faults(folder):
-            for kind, dtype in _DTYPES.items():
+            if folder.exists():
+                shutil.rmtree(folder)
+            for kind, dtype in (_DTYPES | _ON_DEMAND if disagreement else _DTYPES).items():
                 zarr.create_array(
                     folder / kind,
                     shape=shape,
@@ -52,6 +63,8 @@ class PredictionStore:
                     overwrite=True,
                     dimension_names=("y", "x"),
                 )
+            if recipe:
+                write_text(folder / _RECIPE_NAME, recipe)
 
     def write(
         self,
@@ -62,12 +75,15 @@ class PredictionStore:
         mask: NDArray[np.uint8],
         entropy: NDArray[np.floating],
         confidence: NDArray[np.floating],
+        disagreement: NDArray[np.floating] | None = None,
     ) -> None:
         """Store one window (h, w) of a prediction made by `create`."""
         folder = self._folder(run_id, stem)
+        maps = {"mask": mask, "entropy": entropy, "confidence": confidence, "disagreement": disagreement}
         with storage_faults(folder):
-            for kind, values in (("mask", mask), ("entropy", entropy), ("confidence", confidence)):
-                zarr.open_array(folder / kind, mode="r+")[window.slices] = values
+            for kind, values in maps.items():
+                if values is not None:
+                    zarr.open_array(folder / kind, mode="r+")[window.slices] = values
 
     def read(self, run_id: str, stem: str, kind: PredictionKind, window: Window | None = None) -> NDArray[np.generic]:
         """One map (h, w) in `window`, or the whole (H, W).
@@ -77,8 +93,9 @@ class PredictionStore:
         ProjectError
             When there is no such prediction (any more).
         """
-        if not self.exists(run_id, stem):
-            raise ProjectError(f"There is no prediction of {stem!r} by the run {run_id!r}.", "Predict it again.")
+        if not self.exists(run_id, stem) or not (self._folder(run_id, stem) / kind).exists():
+            what = "disagreement in the prediction" if kind in _ON_DEMAND else "prediction"
+            raise ProjectError(f"There is no {what} of {stem!r} by the run {run_id!r}.", "Predict it again.")
         array = zarr.open_array(self._folder(run_id, stem) / kind, mode="r")
         return np.asarray(array[window.slices if window is not None else (slice(None), slice(None))])
 

@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "SplitOptions",
     "check_no_leak",
+    "part_name",
     "split_by_specimen",
     "split_from_names",
     "split_from_stems",
@@ -35,6 +36,11 @@ _PART_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+
+def part_name(name: str) -> str:
+    """The program's name of a part of a data set's split: "val" → "validation"; unknown ones keep theirs."""
+    return _PART_NAMES.get(name.lower(), name)
 
 
 class SplitOptions(BaseModel):
@@ -99,7 +105,7 @@ def split_from_names(
     """
     options = options or SplitOptions()
     known = {record.stem for record in records if labelled.get(record.stem, 0.0) > 0}
-    named = {_PART_NAMES.get(part.lower(), part): list(dict.fromkeys(stems)) for part, stems in parts.items()}
+    named = {part_name(part): list(dict.fromkeys(stems)) for part, stems in parts.items()}
     chosen = {part: [stem for stem in stems if stem in known] for part, stems in named.items()}
     remarks = _left_out(named, chosen)
     held_out = {*chosen.get("validation", ()), *chosen.get("test", ())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ BOUNDARY_PX: Final = 2
 # A network that is never wrong, or always, would want a temperature of zero, or infinity.
 TEMPERATURE_RANGE: Final = (0.25, 8.0)
 _SMALLEST: Final = 1e-7
+_MAX_GROUPS: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,14 +212,23 @@ def fit_calibration(per_specimen: Mapping[str, PixelSample], ground: str) -> Cal
             "so expect worse calibration on others"
         )
     else:
-        others = {name: [s for other, s in samples.items() if other != name] for name in samples}
-        fitted = {name: fit_temperature(PixelSample.joined(rest)) for name, rest in others.items()}
-        after = PixelSample.joined(sample.at(fitted[name]) for name, sample in samples.items())
+        after = _reported_by_the_others(list(samples.values()))
         note = (
             f"temperature {temperature:.2f}{limits}, fitted on {ground}; "
             f"each of its {len(samples)} specimens is reported with the temperature of the others"
         )
     return _report(PixelSample.joined(samples.values()), after, temperature, note)
+
+
+def _reported_by_the_others(samples: Sequence[PixelSample]) -> PixelSample:
+    """Leave one specimen out; of many specimens a few at a time."""
+    n_groups = min(len(samples), _MAX_GROUPS)
+    groups = [samples[i::n_groups] for i in range(n_groups)]
+    reported = []
+    for group in groups:
+        others = PixelSample.joined(s for other in groups if other is not group for s in other)
+        reported.append(PixelSample.joined(group).at(fit_temperature(others)))
+    return PixelSample.joined(reported)
 
 
 def apply_calibration(per_specimen: Mapping[str, PixelSample], temperature: float, note: str) -> Calibration:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from napari_emtransfer.core.evaluate.bootstrap import mean_iou_interval
 from napari_emtransfer.core.evaluate.boundary import BoundaryCounts
+from napari_emtransfer.core.evaluate.calibration import Calibration
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
 
 # Below this the labels are strokes rather than outlined tiles.
@@ -24,6 +25,7 @@ class Evaluation(BaseModel):
 
     None stands where nothing can be said: the IoU of a class that is absent from labels and prediction, the
     interval from a single specimen. `ci_method` says in words where the interval comes from, or why there is none.
+    `specimen_confusion` holds the confusion matrix of each specimen; `confusion` is their sum.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,9 +38,11 @@ class Evaluation(BaseModel):
     n_specimens: int
     per_specimen: dict[str, float | None]
     confusion: list[list[int]]
+    specimen_confusion: dict[str, list[list[int]]] = {}
     boundary_iou: dict[str, float | None]
     labelled_fraction: float
     micrographs: list[str]
+    calibration: Calibration | None = None
 
 
 def summarize(
@@ -50,6 +54,7 @@ def summarize(
     labelled_fraction: float,
     micrographs: Sequence[str],
     boundary: BoundaryCounts | None = None,
+    calibration: Calibration | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """One confusion matrix per specimen → the evaluation over all of them together."""
@@ -67,9 +72,11 @@ def summarize(
         n_specimens=len(measured),
         per_specimen={name: _known(matrix.mean_iou()) for name, matrix in measured.items()},
         confusion=total.counts.tolist(),
+        specimen_confusion={name: matrix.counts.tolist() for name, matrix in measured.items()},
         boundary_iou=by_class(class_names, (boundary or BoundaryCounts.zeros(n_classes)).iou()),
         labelled_fraction=labelled_fraction,
         micrographs=list(micrographs),
+        calibration=calibration,
     )
 
 

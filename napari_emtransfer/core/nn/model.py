@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast, get_args
 
 import segmentation_models_pytorch as smp
@@ -44,11 +44,14 @@ class SegmentationModel(nn.Module):
         return self.segmentation_head(self.decoder(self.encoder(image)))
 
 
-def build_model(config: ModelConfig, weights: str = "none") -> SegmentationModel:
+def build_model(
+    config: ModelConfig, weights: str = "none", progress: Callable[[int, int | None], None] | None = None
+) -> SegmentationModel:
     """Network for `config`, with `weights`: "none", a name of the registry ("imagenet", "micronet", …), or a path.
 
-    Weights that are not on this machine yet are fetched. The first convolution of three-channel weights becomes a
-    one-channel one (see `first_layer`). Initialisation draws from torch's global generator.
+    Weights that are not on this machine yet are fetched; `progress` is told bytes done and in all. The first
+    convolution of three-channel weights becomes a one-channel one (see `first_layer`). Initialisation draws from
+    torch's global generator.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def build_model(config: ModelConfig, weights: str = "none") -> SegmentationModel
     if weights != "none":
         from napari_emtransfer.core.nn.weights import initialise
 
-        initialise(model, weights)
+        initialise(model, weights, progress)
     return model.to(memory_format=torch.channels_last)
 
 

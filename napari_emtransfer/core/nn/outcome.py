@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from napari_emtransfer.core.legality import ALL
+
 StopReason = Literal["done", "patience", "minutes", "stopped"]
 
 
@@ -14,7 +16,8 @@ StopReason = Literal["done", "patience", "minutes", "stopped"]
 class RunContext:
     """What the run is called and where it writes: `folder`/best.safetensors and last.safetensors.
 
-    `ground` says what the held-out regions are, such as "specimen"; the rest goes into the checkpoints.
+    `ground` says what the held-out regions are, such as "specimen"; `allowed` names the transforms that augmentation
+    may use; the rest goes into the checkpoints.
     """
 
     run_id: str
@@ -23,6 +26,7 @@ class RunContext:
     ground: str = "specimen"
     standardization: Mapping[str, Any] = field(default_factory=dict)
     working_pixel_size_nm: float | None = None
+    allowed: frozenset[str] = ALL
 
     def checkpoint_path(self, which: Literal["last", "best"]) -> Path:
         """Where the checkpoint lies."""

@@ -34,12 +34,17 @@ __all__ = ["FitResult", "RunContext", "StopReason", "Trainer", "initial_model", 
 Emit = Callable[[events.Event], None]
 
 
-def initial_model(config: TrainConfig, n_classes: int) -> SegmentationModel:
-    """The network that a run starts from; the same for the same seed. Raises as `build_model` does."""
+def initial_model(
+    config: TrainConfig, n_classes: int, progress: Callable[[int, int | None], None] | None = None
+) -> SegmentationModel:
+    """The network that a run starts from; the same for the same seed.
+
+    `progress` is told bytes done and in all where weights are fetched first. Raises as `build_model` does.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(config.compute.seed)
         model_config = ModelConfig(architecture=config.architecture, encoder=config.encoder, n_classes=n_classes)
-        return build_model(model_config, config.weights)
+        return build_model(model_config, config.weights, progress)
 
 
 class Trainer:
@@ -94,6 +99,7 @@ class Trainer:
             preset=config.augment,
             seed=config.compute.seed,
             new_weight=config.new_weight,
+            allowed=context.allowed,
         )
         self._adaptation = adaptation or [ArrayView(part.image) for part in train]
         balance = class_weights_of(train, len(context.classes)) if config.class_weights == "balanced" else None
