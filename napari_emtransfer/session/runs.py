@@ -1,10 +1,11 @@
-"""Which runs of a project have a model, and what they learnt from."""
+"""Which runs of a project have a model, what they learnt from, and settings for others like them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.tiles import Tile
 from napari_emtransfer.session.state import TileGround
 
@@ -28,6 +29,34 @@ def _newest(project: Project, suits: Callable[[Run], bool]) -> RunRecord | None:
     ended = [r for r in project.runs() if r.kind == "train" and r.status not in ("starting", "running")]
     newest_first = sorted(ended, key=lambda record: record.created, reverse=True)
     return next((record for record in newest_first if suits(project.run(record.id))), None)
+
+
+def settings_of(project: Project, run_id: str) -> TrainConfig:
+    """The settings that a run was started with, for another run like it."""
+    return TrainConfig.model_validate(project.run(run_id).config)
+
+
+def settings_to_go_on(project: Project, run_id: str) -> TrainConfig:
+    """Settings of a run that goes on from the best checkpoint of another one, on the same held-out ground.
+
+    A ground that the earlier run has learnt from would flatter: where it chose its own, its micrographs are named.
+    What it chose for its own weights (strategy, norms, rate of the encoder) is left to the program.
+    """
+    run = project.run(run_id)
+    before = TrainConfig.model_validate(run.config)
+    plain = before.split is None and before.folds is None
+    held_out = {r.micrograph for r in run.split().validation if r.window is None} if plain else set()
+    return before.model_copy(
+        update={
+            "strategy": "auto",
+            "normalization": "auto",
+            "weights": f"run:{run.id}",
+            "encoder_learning_rate": None,
+            "confirm_uniform_rate": False,
+            "train": (),
+            "validation": tuple(sorted(held_out)),
+        }
+    )
 
 
 class TrainingGround:

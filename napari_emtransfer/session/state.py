@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from napari_emtransfer.core.config import StrategyName, TrainConfig
 from napari_emtransfer.core.evaluate.report import SPARSE_FRACTION
+from napari_emtransfer.core.events import ParameterGroup
 
 
 class Phase(StrEnum):
@@ -69,28 +70,59 @@ class RunState:
 
 @dataclass(frozen=True)
 class ValidationPoint:
-    """One validation: IoU on the held-out ground after `iteration` iterations."""
+    """One validation: IoU on the held-out ground after `iteration` iterations, and on the training crops of late.
+
+    `n_stale` counts the validations since the best one.
+    """
 
     iteration: int
     loss: float | None
     mean_iou: float | None
     iou: Mapping[str, float | None]
     is_best: bool
+    n_stale: int = 0
+    training_iou: float | None = None
+
+
+@dataclass(frozen=True)
+class StageMark:
+    """A stage of the strategy that began after `iteration` iterations, with its parameter groups."""
+
+    iteration: int
+    stage: int
+    n_stages: int
+    name: str
+    reason: str
+    groups: tuple[ParameterGroup, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoldMark:
+    """A fold that began after `iteration` iterations, without the `held_out` specimens."""
+
+    iteration: int
+    fold: int
+    n_folds: int
+    held_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of one run: loss and learning rates against iteration, and the validations.
+    """The curves of one run: loss, learning rates and memory against iteration, the validations, stages and folds.
 
-    `losses[i]` and `learning_rates[group][i]` belong to `iterations[i]`. The lists are appended to while a run goes on
-    and replaced by fresh ones when the next run starts.
+    `losses[i]`, `memory_gb[i]` and `learning_rates[group][i]` belong to `iterations[i]`; a group that does not yet learn
+    has a nan there, and so has memory that nobody told. The lists grow while a run goes on and are replaced by fresh
+    ones when the next run starts.
     """
 
     run_id: str | None = None
     iterations: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     learning_rates: dict[str, list[float]] = field(default_factory=dict)
+    memory_gb: list[float] = field(default_factory=list)
     validations: list[ValidationPoint] = field(default_factory=list)
+    stages: list[StageMark] = field(default_factory=list)
+    folds: list[FoldMark] = field(default_factory=list)
 
 
 EnginePhase = Literal["off", "starting", "ready", "busy", "dead"]

@@ -18,11 +18,13 @@ from napari_emtransfer.core.events import (
     RunStarted,
     ValidationEnded,
 )
+from napari_emtransfer.core.rates import check_rates
 from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.curves import record, replayed
 from napari_emtransfer.session.proposal import check_trainable, propose
 from napari_emtransfer.session.state import Curves, Phase, RunState
 from napari_emtransfer.worker.protocol import TrainRequest
+from napari_emtransfer.worker.replay import replay_request
 from napari_emtransfer.worker.runners import Job, Runner
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ DIED = "died"
 
 
 class TrainingController:
-    """Starts, stops and follows one training at a time. `state` and `curves` are written only by `apply` and commands.
+    """Starts, stops and follows one training at a time.
+
+    `state`, `curves` and `config` (of the run that they belong to) are written only by `apply` and commands.
 
     Parameters
     ----------
@@ -46,6 +50,7 @@ class TrainingController:
         self._killed = False
         self.state = RunState()
         self.curves = Curves()
+        self.config = TrainConfig()
 
     # ---- commands
 
@@ -61,11 +66,14 @@ class TrainingController:
 
         Raises
         ------
+        RateError
+            When a pretrained encoder would learn as fast as the decoder and `config` does not confirm it.
         EMTransferError
             When one is going on already, nothing can be learnt from the labels, or the strokes cannot be saved.
         """
         self._refuse_second()
         project = self._context.require_project()
+        check_rates(config)
         require_saved(self._save(), "the training does not start")
         check_trainable(project, config)
         weights, _, ref = config.weights.partition(":")
@@ -87,6 +95,19 @@ class TrainingController:
         request = TrainRequest(run_id=run.id, project=project.root, config=config, resume=True)
         self._launch(request, replayed(run.id, run.events()))
         return run.id
+
+    def replay(self, run_id: str) -> str:
+        """Repeat a run: the same settings, weights and seed, and the labels and split that it froze; → the new id.
+
+        Raises
+        ------
+        EMTransferError
+            When something that the run was made of is gone or has changed.
+        """
+        self._refuse_second()
+        request = replay_request(self._context.require_project(), run_id)
+        self._launch(request, Curves(request.run_id))
+        return request.run_id
 
     def stop_early(self) -> None:
         """Ask the run to keep its best checkpoint and finish."""
@@ -191,6 +212,7 @@ class TrainingController:
 
     def _launch(self, request: TrainRequest, curves: Curves) -> None:
         self._killed = False
+        self.config = request.config
         self._show_curves(curves)
         self._set(RunState(Phase.STARTING, request.run_id, n_iterations=request.config.iterations))
         try:
