@@ -1,6 +1,9 @@
 import pytest
 import torch
 from nn_helpers import config, make_trainer
+from safetensors.torch import save_file
+
+from napari_emtransfer.core.nn.trainer import initial_model
 
 
 @pytest.fixture(autouse=True)
@@ -9,6 +12,20 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    """The path of weights for the encoder "test_resnet": its norms hold statistics of no micrograph."""
+    encoder = initial_model(config(), 2).encoder
+    generator = torch.Generator().manual_seed(0)
+    state = encoder.state_dict()
+    for name in (k for k in state if "running" in k):
+        noise = torch.rand(state[name].shape, generator=generator) - 0.5
+        state[name] = 0.2 * noise if "mean" in name else 1 + noise
+    path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
+    save_file({f"encoder.{k}": v.contiguous() for k, v in state.items()}, path)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

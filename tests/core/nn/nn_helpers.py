@@ -25,10 +25,12 @@ def config(**changes):
     return TrainConfig(**{**defaults, "compute": FP32, **changes})
 
 
-def make_trainer(folder, cfg, *, model=None, train=None, held_out=None, classes=CLASSES, resume=None):
+def make_trainer(folder, cfg, *, model=None, train=None, held_out=None, classes=CLASSES, resume=None, adaptation=()):
     train = [blobs((160, 160))] if train is None else train
     if held_out is None:
         pair = blobs((96, 128), seed=1)
         held_out = held_out_regions(ArrayView(pair.image), pair.targets)
     model = model or initial_model(cfg, len(classes))
-    return Trainer(model, cfg, train, held_out, RunContext("run", classes, folder), resume=resume)
+    return Trainer(
+        model, cfg, train, held_out, RunContext("run", classes, folder), resume=resume, adaptation=adaptation
+    )
