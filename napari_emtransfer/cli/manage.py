@@ -30,7 +30,14 @@ def register(app: typer.Typer) -> None:
 def init(
     project: ProjectFolder,
     class_: Annotated[list[str] | None, typer.Option("--class", help="A phase or object class; repeat it.")] = None,
-    modality: Annotated[Modality, typer.Option(help="How the micrographs were made.")] = "sem",
+    modality: Annotated[
+        Modality,
+        typer.Option(
+            help="What the micrographs are; decides which augmentations are true to them. haadf: measured intensities; "
+            "directional: grown along the vertical axis; time: one axis is time; metric: sizes are read from the "
+            "labels; lom: light microscopy."
+        ),
+    ] = "sem",
     pixel_size_nm: Annotated[
         float | None, typer.Option(help="Working pixel size: micrographs are resampled to it. Default: native.")
     ] = None,

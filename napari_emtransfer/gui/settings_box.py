@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QGroupBox, QLineEdit, QSpinBox
 from superqt.utils import signals_blocked
 
-from napari_emtransfer.core.config import Modality
+from napari_emtransfer.core.legality import MODALITIES
 from napari_emtransfer.gui.micrograph_table import parse_pixel_size
 
 if TYPE_CHECKING:
@@ -23,9 +23,16 @@ class SettingsBox(QGroupBox):
     def __init__(self) -> None:
         super().__init__("Settings")
         self.modality = QComboBox()
-        self.modality.addItems(get_args(Modality))
-        self.modality.setToolTip("How the micrographs were taken; kept with the project.")
-        self.modality.activated.connect(lambda _i: self.changed.emit("modality", self.modality.currentText()))
+        for index, entry in enumerate(MODALITIES):
+            self.modality.addItem(entry.name, entry.id)
+            self.modality.setItemData(index, entry.what, Qt.ItemDataRole.ToolTipRole)
+        # Long names may be cut off in the closed box; the open list shows all of them.
+        self.modality.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.modality.setMinimumContentsLength(14)
+        self.modality.setToolTip(
+            "What the micrographs are. It decides which augmentations are true to them; kept with the project."
+        )
+        self.modality.activated.connect(lambda _i: self.changed.emit("modality", self.modality.currentData()))
         self.scale = QLineEdit()
         self.scale.setPlaceholderText("as recorded")
         self.scale.setToolTip(
@@ -50,7 +57,7 @@ class SettingsBox(QGroupBox):
         size = settings.working_pixel_size_nm
         self._shown_scale = "" if size is None else f"{size:.4g}"
         with signals_blocked(self.modality), signals_blocked(self.scale), signals_blocked(self.tile):
-            self.modality.setCurrentText(settings.modality)
+            self.modality.setCurrentIndex(self.modality.findData(settings.modality))
             self.scale.setText(self._shown_scale)
             self.tile.setValue(settings.tile_size_px)
 

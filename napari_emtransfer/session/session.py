@@ -13,6 +13,7 @@ from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.advice import AdviceController
+from napari_emtransfer.session.augmenting import AugmentingController
 from napari_emtransfer.session.classes import renamed
 from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.engine import EngineController
@@ -66,6 +67,7 @@ class Session(MicrographCommands):
             self._context, self.engine, self.overlays, self.labelling, self._live_config, self._live_switched
         )
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
+        self.augmenting = AugmentingController(self._context, self.engine, self.labelling.save_now)
         self.advice = AdviceController(self._context, self.engine)
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction, self.overlays)
         self.visible: Window | None = None

@@ -77,7 +77,7 @@ def test_scales_are_matched_and_tiles_follow(project):
     assert project.dock.messages.texts()
     panel.settings.tile.setValue(32)
     assert session.labelling.n_tiles > n_tiles
-    panel.settings.modality.setCurrentText("hrtem")
+    panel.settings.modality.setCurrentText("HRTEM")
     panel.settings.modality.activated.emit(panel.settings.modality.currentIndex())
     assert session.project.settings.modality == "hrtem"
 
