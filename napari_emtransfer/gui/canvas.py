@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
 from napari_emtransfer.gui.bridge import Bridge
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_emtransfer.session.session import Session
+    from napari_emtransfer.session.state import LiveState
 
 ENTROPY_SECONDS: Final = 0.5
 
@@ -47,7 +48,10 @@ class Canvas(QObject):
         self._dirty: Window | None = None
         self._asked: dict[str, str | None] = {}
         self._entropy_due: float | None = None
-        self._style, self._entropy_wanted = "contour", False
+        self._style, self._entropy_wanted, self._live = "contour", False, False
+        self._stroke_ended = QTimer(self)
+        self._stroke_ended.setSingleShot(True)
+        self._stroke_ended.timeout.connect(lambda: bridge.attempt(self._end_stroke))
         self._connect()
 
     def _connect(self) -> None:
@@ -60,6 +64,7 @@ class Canvas(QObject):
         connect(signals.schema_changed, lambda: self.layers.set_schema(self._session.schema))
         connect(signals.prediction_changed, self._on_prediction)
         connect(signals.model_changed, lambda _run: self.set_prediction_style(self._style))
+        connect(signals.live_changed, self._on_live)
         connect(signals.readouts_changed, lambda _readouts: self._show_text())
 
     # ---- what the panels ask
@@ -72,8 +77,8 @@ class Canvas(QObject):
     def set_prediction_style(self, style: str) -> None:
         """Show the prediction as "contour" or "fill", or not at all ("off")."""
         self._style = style
-        has_model = self._session.prediction.model_run is not None
-        self.layers.set_prediction_style(style if has_model else "off")
+        has_source = self._session.prediction.model_run is not None or self._session.live.enabled
+        self.layers.set_prediction_style(style if has_source else "off")
 
     def set_entropy_visible(self, visible: bool) -> None:
         """Show or hide the uncertainty."""
@@ -89,7 +94,7 @@ class Canvas(QObject):
     def tick(self) -> None:
         """Ten times a second: hand over strokes, note what is in view, redraw what may be redrawn seldom."""
         self._flush_strokes()
-        self._session.look_at(self._visible_window())
+        self._session.look_at(self._visible_window() if self.shown == self._session.current else None)
         self._session.tick()
         if self._entropy_due is not None and time.monotonic() >= self._entropy_due:
             self._entropy_due = None
@@ -97,6 +102,7 @@ class Canvas(QObject):
 
     def close(self) -> None:
         """Hand over the last strokes and stop watching; the layers stay."""
+        self._stroke_ended.stop()
         self._flush_strokes()
         self._watch(None)
 
@@ -184,6 +190,11 @@ class Canvas(QObject):
             grid: TileGrid = self._session.labelling.grid(stem)
             self.tiles.show_grid(grid, self._session.labelling.tile_states(stem), self._scale, self._units)
 
+    def _on_live(self, live: LiveState) -> None:
+        if (live.phase != "off") != self._live:
+            self._live = live.phase != "off"
+            self.set_prediction_style(self._style)
+
     def _on_prediction(self, stem: str, window: Window) -> None:
         if stem == self.shown:
             self.layers.refresh_prediction(window, self._session.prediction.entropy(stem))
@@ -210,12 +221,23 @@ class Canvas(QObject):
     def _watch(self, layer: Labels | None) -> None:
         if self._watcher is not None:
             self._watcher.close()
-        self._watcher = StrokeWatcher(layer, self._on_stroke) if layer is not None else None
+        self._watcher = StrokeWatcher(layer, self._on_change, self._on_stroke) if layer is not None else None
         self.annotation_layer_changed.emit(layer)
 
-    def _on_stroke(self, window: Window) -> None:
+    def _on_change(self, window: Window) -> None:
         """Collect what has changed until the next tick: a brush step must cost nothing."""
         self._dirty = window if self._dirty is None else _union(self._dirty, window)
+
+    def _on_stroke(self, begun: bool) -> None:
+        if begun:
+            self._session.live.stroke_begun()
+        else:
+            self._stroke_ended.start()  # napari writes the pixels before the event loop comes round again
+
+    def _end_stroke(self) -> None:
+        """A live overlay does not wait for the next tick."""
+        self._flush_strokes()
+        self._session.live.stroke_ended()
 
     def _flush_strokes(self) -> None:
         window, self._dirty = self._dirty, None

@@ -25,7 +25,7 @@ from napari_emtransfer.gui.widgets import small_button, wrapped_label
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_emtransfer.session.state import Phase, Readouts, RunState
+    from napari_emtransfer.session.state import LiveState, Phase, Readouts, RunState
 
 WIDTH: Final = 380
 
@@ -54,6 +54,7 @@ class EMTransferDock(QWidget):
         self._viewer = viewer
         self._phase: tuple[Phase, bool] | None = None
         self._run_shown = Latest(self.loop_bar.set_run, self)
+        self._live_shown = Latest(self.loop_bar.set_live, self)
         self.shortcuts = Shortcuts(viewer, self._actions())
         self._connect()
         self._on_project()
@@ -104,6 +105,7 @@ class EMTransferDock(QWidget):
             "D": label.mark_done,
             "U": label.mark_unsure,
             "C": self.canvas.focus_tile,
+            "L": self.toggle_live,
             "T": self.train_panel.start,
         }
 
@@ -118,6 +120,8 @@ class EMTransferDock(QWidget):
         connect(signals.notice_posted, lambda message, hint: self.messages.post(message, hint))
         connect(signals.failed, lambda message, hint: self.messages.post(message, hint, is_error=True))
         bar, training = self.loop_bar, self.session.training
+        connect(signals.live_changed, self._on_live)
+        bar.live_requested.connect(self.toggle_live)
         bar.next_requested.connect(self.label_panel.next_tile)
         bar.previous_requested.connect(self.label_panel.previous_tile)
         bar.train_requested.connect(self.train_panel.start)
@@ -139,6 +143,12 @@ class EMTransferDock(QWidget):
         """Show or hide the table of keys."""
         self.help_label.setVisible(self.help_label.isHidden())
 
+    def toggle_live(self) -> None:
+        """Switch the live overlay on or off."""
+        if self.session.project is not None:
+            self.owner.bridge.attempt(self.session.live.toggle)
+        self.loop_bar.set_live(self.session.live.state)
+
     def _on_theme(self, _event: object = None) -> None:
         self.train_panel.plots.set_ink(get_theme(self._viewer.theme).text.as_hex())
 
@@ -157,6 +167,7 @@ class EMTransferDock(QWidget):
             self.tabs.setTabEnabled(index, project is not None)
         self._count_tiles()
         self._on_run(self.session.training.state)
+        self._on_live(self.session.live.state)
         self._on_readouts(self.session.readouts)
         if project is None:
             self.tabs.setCurrentIndex(0)
@@ -179,6 +190,9 @@ class EMTransferDock(QWidget):
     def _on_run(self, run: RunState) -> None:
         self._run_shown.put(run, at_once=(run.phase, run.stopping_early) != self._phase)
         self._phase = (run.phase, run.stopping_early)
+
+    def _on_live(self, live: LiveState) -> None:
+        self._live_shown.put(live, at_once=live.phase != self.loop_bar.live.phase)
 
     def _on_readouts(self, readouts: Readouts) -> None:
         self.loop_bar.set_model(readouts.model)

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QMenu, QProgressBar, QPushButton, QWidget
 
-from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text, sentence_case
-from napari_emtransfer.session.state import ModelReadout, Phase, RunState
+from napari_emtransfer.gui.widgets import (
+    button,
+    clock,
+    interval_text,
+    iou_text,
+    sentence_case,
+    swatch,
+    wrapped_label,
+)
+from napari_emtransfer.session.state import LivePhase, LiveState, ModelReadout, Phase, RunState
+
+LIVE_LIGHTS: Final[dict[LivePhase, str]] = {
+    "off": "#808080",
+    "waiting": "#E69F00",
+    "updating": "#56B4E9",
+    "ready": "#009E73",
+    "failed": "#D55E00",
+}
+LIVE_TIP: Final = (
+    "After every stroke, learn from all strokes and show the overlay of this tile anew. Changes no labels. "
+    "Switched off, the overlay of the newest model comes back."
+)
 
 
 @dataclass(frozen=True)
@@ -20,10 +41,11 @@ class TileCount:
 
 
 class LoopBar(QWidget):
-    """Tiles done, previous and next tile, held-out IoU; Fine-tune with progress, time left, and ways to stop it."""
+    """Tiles done, previous and next tile, held-out IoU; the live head's switch; Fine-tune with progress and stops."""
 
     next_requested = Signal()
     previous_requested = Signal()
+    live_requested = Signal()
     train_requested = Signal()
     stop_early_requested = Signal()
     cancel_requested = Signal()
@@ -46,11 +68,17 @@ class LoopBar(QWidget):
             name="fine-tune",
         )
         self.train_button.clicked.connect(self.train_requested.emit)
+        self.live_button = button("Live L", LIVE_TIP, name="live")
+        self.live_button.setCheckable(True)
+        self.live_button.clicked.connect(lambda _checked: self.live_requested.emit())
+        self.live_label = wrapped_label(name="live-state")
+        self.live = LiveState()
         self.progress = QProgressBar()
         self.progress.setToolTip("Iterations done of the running fine-tune, and the time left.")
         self.stop_button = self._build_stop_button()
         self._lay_out()
         self.set_tiles(TileCount())
+        self.set_live(LiveState())
         self.set_run(RunState())
 
     def set_tiles(self, count: TileCount) -> None:
@@ -73,7 +101,20 @@ class LoopBar(QWidget):
         ground = " on strokes" if model.is_from_strokes else ""
         text = f"IoU {iou_text(model.mean_iou)}{ground} {interval_text(model.ci95)}{trend}"
         self.iou_label.setText(text.replace("  ", " ").strip())
-        self.iou_label.setToolTip(f"Class-mean IoU on held-out micrographs. {sentence_case(model.note)}")
+        self.iou_label.setToolTip(
+            f"Class-mean IoU of run {model.run_id} on held-out micrographs. {sentence_case(model.note)}".strip()
+        )
+
+    def set_live(self, live: LiveState) -> None:
+        """Show whether the live head is on, what it is at, and what it waits for."""
+        on = live.phase != "off"
+        if live.phase != self.live.phase or self.live_button.icon().isNull():
+            self.live_button.setIcon(swatch(LIVE_LIGHTS[live.phase], 12))
+        self.live = live
+        self.live_button.setChecked(on)
+        self.live_label.setVisible(on)
+        self.live_label.setText(live_text(live))
+        self.live_label.setToolTip(live.hint)
 
     def set_run(self, run: RunState) -> None:
         """Show progress while a run is going, the button otherwise."""
@@ -114,14 +155,22 @@ class LoopBar(QWidget):
         top.addWidget(self.tile_label)
         top.addStretch(1)
         top.addWidget(self.iou_label)
-        layout.addLayout(top, 0, 0, 1, 3)
-        layout.addWidget(self.previous_button, 1, 0)
-        layout.addWidget(self.next_button, 1, 1)
-        layout.addWidget(self.train_button, 1, 2)
+        layout.addLayout(top, 0, 0, 1, 4)
+        for column, widget in enumerate((self.previous_button, self.next_button, self.live_button, self.train_button)):
+            layout.addWidget(widget, 1, column)
+        layout.addWidget(self.live_label, 2, 0, 1, 4)
         running = QHBoxLayout()
         running.addWidget(self.progress, 1)
         running.addWidget(self.stop_button)
-        layout.addLayout(running, 2, 0, 1, 3)
+        layout.addLayout(running, 3, 0, 1, 4)
+
+
+def live_text(live: LiveState) -> str:
+    """One line below the buttons; of a fault also the way out."""
+    if live.phase == "off":
+        return ""
+    line = f"Live: {live.message}"
+    return f"{line} {live.hint}".rstrip() if live.phase == "failed" else line
 
 
 def progress_text(run: RunState) -> str:

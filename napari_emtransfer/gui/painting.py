@@ -16,10 +16,21 @@ class StrokeWatcher:
 
     Strokes in progress are told by `labels_update`, finished ones by `paint`. Undo and redo emit neither; they are
     seen when the layer is redrawn and its two history queues have passed an item between them.
+
+    Parameters
+    ----------
+    on_stroke
+        Told True when a drag of the mouse has begun to paint, and False after the last `on_change` of a stroke, fill,
+        polygon, undo or redo; napari may write the pixels only after that call returns.
     """
 
-    def __init__(self, layer: Labels, on_change: Callable[[Window], object]) -> None:
-        self._layer, self._on_change = layer, on_change
+    def __init__(
+        self,
+        layer: Labels,
+        on_change: Callable[[Window], object],
+        on_stroke: Callable[[bool], object] = lambda _begun: None,
+    ) -> None:
+        self._layer, self._on_change, self._on_stroke = layer, on_change, on_stroke
         self._lengths = self._history_lengths()
         layer.events.paint.connect(self._on_paint)
         layer.events.labels_update.connect(self._on_partial_update)
@@ -34,12 +45,15 @@ class StrokeWatcher:
     def _on_paint(self, event: Any) -> None:
         self._lengths = self._history_lengths()
         self._tell(item_window(event.value))
+        self._on_stroke(False)
 
     def _on_partial_update(self, event: Any) -> None:
         y0, x0 = (int(v) for v in event.offset)
         height, width = event.data.shape[:2]
         if height and width:
             self._tell(Window(y0=y0, x0=x0, y1=y0 + height, x1=x0 + width))
+            if self._layer._block_history:  # napari groups what one drag does
+                self._on_stroke(True)
 
     def _on_redraw(self, _event: Any = None) -> None:
         before, self._lengths = self._lengths, self._history_lengths()
@@ -48,6 +62,8 @@ class StrokeWatcher:
             self._tell(item_window(self._layer._redo_history[-1]))
         elif redone:
             self._tell(item_window(self._layer._undo_history[-1]))
+        if undone or redone:
+            self._on_stroke(False)
 
     def _history_lengths(self) -> tuple[int, int]:
         return len(self._layer._undo_history), len(self._layer._redo_history)

@@ -23,6 +23,7 @@ TABLE: Final = (
     ("D", "tile done, then next"),
     ("U", "unsure, then next"),
     ("C", "centre the tile"),
+    ("L", "live overlay on, off"),
     ("T", "fine-tune"),
     ("?", "this table"),
 )

@@ -12,15 +12,17 @@ PATIENCE_SECONDS = 2.0
 
 def updating_state(before: LiveState, engine: EngineState, seconds: float, *, cold: bool, progress: str) -> LiveState:
     """An update is on its way for so many seconds; `cold` before the first one that stands on these weights."""
+    joint = " "
     if engine.phase == "starting":
         words = "starting the engine …"
         hint = "It loads its libraries, once; painting goes on meanwhile."
     elif cold:
         words = f"preparing features … {progress}".rstrip()
+        joint = ", " if progress else " "
         hint = "Each labelled tile is looked at once; after that an update takes a fraction of this. Painting goes on."
     else:
         words, hint = "updating …", "Learning from all strokes."
-    waited = f" {seconds:.0f} s" if seconds >= PATIENCE_SECONDS else ""
+    waited = f"{joint}{seconds:.0f} s" if seconds >= PATIENCE_SECONDS else ""
     return LiveState("updating", before.seconds, before.n_pixels, f"{words}{waited}", hint)
 
 

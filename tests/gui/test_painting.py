@@ -14,8 +14,8 @@ class Watched:
     def __init__(self):
         self.layer = ViewerModel().add_labels(np.zeros((80, 120), np.uint8))
         self.layer.brush_size = 7
-        self.windows = []
-        self.watcher = StrokeWatcher(self.layer, self.windows.append)
+        self.windows, self.strokes = [], []
+        self.watcher = StrokeWatcher(self.layer, self.windows.append, self.strokes.append)
         self.remember()
 
     def remember(self):
@@ -58,6 +58,30 @@ def test_a_drag_is_told_while_it_goes_on(watched):
         layer._draw(1, (10, 10), (10, 10))
         layer._draw(1, (10, 10), (30, 70))
         watched.assert_told()
+
+
+def test_a_drag_begins_and_ends_once_and_whatever_else_only_ends(watched):
+    layer = watched.layer
+    layer.mode = "paint"
+    with layer.block_history():
+        layer._draw(1, (10, 10), (10, 10))
+        assert watched.strokes == [True]
+        layer._draw(1, (10, 10), (30, 70))
+    assert (watched.strokes[0], watched.strokes.count(False), watched.strokes[-1]) == (True, 1, False)
+    for act in (
+        lambda: layer.fill((60, 100), 2),
+        lambda: layer.paint_polygon([(40, 40), (40, 60), (60, 60)], 3),
+        layer.undo,
+        layer.redo,
+    ):
+        watched.strokes.clear()
+        act()
+        assert watched.strokes == [False]
+    watched.strokes.clear()
+    layer.refresh()
+    with layer.block_history():
+        pass
+    assert watched.strokes == []
 
 
 def test_undo_and_redo(watched):

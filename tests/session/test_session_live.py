@@ -256,7 +256,7 @@ def test_the_first_update_says_what_takes_so_long(session, runner):
     assert session.live.state.message == "preparing features … 4 s"
     runner.engine.say(ProgressMade(run_id=runner.engine.requests[-1].run_id, done=3, total=10, what="tiles"))
     finish(session)
-    assert session.live.state.message == "preparing features … 3 of 10 tiles 4 s"
+    assert session.live.state.message == "preparing features … 3 of 10 tiles, 4 s"
     answer(session, runner, 1)
     stroke(session, 2)
     saved(session)
