@@ -4,14 +4,15 @@
 
 Round 1 trains on a few tiles, round 2 on these and as many again, both with our Trainer; the checkpoint is the best one
 on tiles of other micrographs, its IoU that of one confusion matrix over the test micrographs. Round 2 is done in
-several ways, all with the same number of iterations, the same tiles and the same seed:
+several ways, all with the same number of iterations, the same tiles, rates and seed:
 
 - fresh: from the weights that round 1 began with;
 - continued: from the checkpoint of round 1, with a new optimiser;
 - shrunk: the same, decoder and head shrunk by half and perturbed, the new tiles' pixels weighing twice as much;
 - shrunk_only, doubled_only (--arms): one of the two alone.
 
-Tiles and specimens are drawn anew for every seed; differences are taken within a seed.
+Tiles and specimens are drawn anew for every seed; differences are taken within a seed. ImageNet weights must be on the
+machine (`emtransfer weights fetch imagenet:tf_efficientnet_lite0`).
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from napari_emtransfer.core.nn.model import SegmentationModel
 from napari_emtransfer.core.nn.rounds import shrink_perturb
 from napari_emtransfer.core.nn.trainer import RunContext, Trainer, initial_model
 from napari_emtransfer.core.nn.validation import validate
+from napari_emtransfer.core.rates import encoder_rate, resolve_normalization, resolve_strategy
 
-SETS: Final = ("nasa Super1", "nasa Super4", "polymer", "graphene", "axon")
+SETS: Final = ("nasa Super4", "polymer", "graphene", "axon")
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class Round:
         if not arm.continued:
             model = initial_model(self._config, len(self._ground.classes))
             return self._fit(name, model, self._config, self._ground.train)
-        changes = {"weights": "run:round1", "shrink": arm.shrink, "new_weight": arm.new_weight}
-        config = self._config.model_copy(update=changes)
+        config = going_on(self._config, arm)
         model = Checkpoint.load(self._folder / "round1" / "best.safetensors").build()
         shrink_perturb(model, arm.shrink, config.compute.seed)
         return self._fit(name, model, config, with_new_marked(self._ground.train, n_old))
@@ -101,7 +102,8 @@ class Round:
                 course.append(round(float(event.mean_iou or 0), 4))
 
         held_out = [whole(pair) for pair in self._ground.validation]
-        Trainer(model, config, train, held_out, RunContext(name, self._ground.classes, folder)).fit(hear)
+        context = RunContext(name, self._ground.classes, folder)
+        Trainer(model, config, train, held_out, context, adaptation=self._ground.unlabelled).fit(hear)
         return Outcome(self._test_iou(Checkpoint.load(folder / "best.safetensors").build()), tuple(course))
 
     def _test_iou(self, model: SegmentationModel) -> float:
@@ -109,6 +111,20 @@ class Round:
         test = [whole(pair) for pair in self._ground.test]
         result = validate(model, test, PredictConfig(compute=compute), resolve_device(compute.device))
         return float(result.mean_iou or 0)
+
+
+def going_on(config: TrainConfig, arm: Arm) -> TrainConfig:
+    """The configuration of a continued run: nothing but the start, and what `arm` says, differs from the fresh one."""
+    changes = {
+        "weights": "run:round1",
+        "strategy": resolve_strategy(config),
+        "normalization": resolve_normalization(config),
+        "encoder_learning_rate": encoder_rate(config),
+        "confirm_uniform_rate": True,
+        "shrink": arm.shrink,
+        "new_weight": arm.new_weight,
+    }
+    return config.model_copy(update=changes)
 
 
 def with_new_marked(train: Sequence[TrainingImage], n_old: int) -> list[TrainingImage]:
@@ -178,11 +194,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=60, help="of each run of each round")
     parser.add_argument("--weights", default="imagenet", help="what round 1 and the fresh run begin with")
-    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--encoder", default="tu-tf_efficientnet_lite0")
     parser.add_argument("--tiles", type=int, default=4, help="of 256 px in round 1; round 2 has twice as many")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
     return parser.parse_args()
 
 
@@ -201,7 +218,7 @@ def main() -> None:
                 batch_size=args.batch,
                 crop_px=args.crop,
                 validate_every=max(1, args.iterations // 3),
-                compute=ComputeConfig(device=args.device, seed=seed),
+                compute=ComputeConfig(device=args.device, seed=seed, threads=args.threads),
             )
             outcomes.append(repetition(cell, config, arms, args.tiles))
         sets[cell.name] = of_set(outcomes)
