@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("QT_API", "pyqt6")
+# What the person at this computer has imported is not to change what the program proposes in a test.
+os.environ["EMTRANSFER_CACHE"] = tempfile.mkdtemp(prefix="emtransfer-tests-")
 
 
 @pytest.fixture(scope="session")

@@ -1,44 +1,41 @@
-"""What to train, and why, in a sentence with numbers; and what stands against training at all."""
+"""What to train, and why, in a sentence with numbers; and what stands against training at all.
+
+The strategy for weights that are to be transferred is left open ("auto"): it hangs on the measured domain gap, which
+`AdviceController` asks the engine for.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.data.label_survey import LabelSurvey, survey
 from napari_emtransfer.core.errors import LabelError, SplitError
+from napari_emtransfer.session.live_weights import weights_at_hand
 from napari_emtransfer.session.runs import newest_to_go_on_from
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
-    from napari_emtransfer.core.data.run import Run
+    from napari_emtransfer.core.data.run import RunRecord
 
 FEWEST_ITERATIONS, MOST_ITERATIONS = 100, 1000
 FINE_TUNE_LEARNING_RATE = 3e-4
+BETWEEN_ROUNDS: Final[Literal["continue", "fresh"]] = "continue"
+"""With new labels, go on from the newest run, or begin again from the pretrained weights.
 
-
-@dataclass(frozen=True)
-class LabelSurvey:
-    """What is labelled in a project: number of tiles with labels, the micrographs they lie on, and their specimens."""
-
-    n_tiles: int
-    stems: tuple[str, ...]
-    specimens: tuple[str, ...]
-
-
-def survey(project: Project) -> LabelSurvey:
-    """Count what is labelled on all micrographs of a project, as it is on disk."""
-    n_tiles, stems, specimens = 0, [], set()
-    for record in project.micrographs():
-        if not project.class_counts(record.stem)[1:].any():
-            continue
-        labels = project.annotations.read(record.stem)
-        n_tiles += sum(bool(labels[tile.window.slices].any()) for tile in project.tile_grid(record.stem))
-        stems.append(record.stem)
-        specimens.add(record.specimen)
-    return LabelSurvey(n_tiles, tuple(stems), tuple(sorted(specimens)))
+Going on takes half the iterations; that fresh training generalises better after plain warm starts (Ash & Adams 2020) is
+met by shrinking and perturbing decoder and head (`core.nn.rounds`).
+"""
+# What the rules fill in; of an earlier run they would be answers to another question.
+_UNDECIDED: Final = {
+    "strategy": "auto",
+    "normalization": "auto",
+    "freeze": "none",
+    "encoder_learning_rate": None,
+    "confirm_uniform_rate": False,
+}
 
 
 def check_trainable(project: Project, config: TrainConfig) -> None:
@@ -73,32 +70,40 @@ def check_trainable(project: Project, config: TrainConfig) -> None:
 
 def propose(project: Project) -> tuple[TrainConfig, str]:
     """What the program proposes for the labels of a project, and the sentence that says why."""
-    labels, earlier = survey(project), newest_to_go_on_from(project)
+    labels, earlier, at_hand = survey(project), newest_to_go_on_from(project), weights_at_hand()
     fresh = int(np.clip(200 + 10 * labels.n_tiles, FEWEST_ITERATIONS, MOST_ITERATIONS))
-    if earlier is None:
+    if earlier is not None and BETWEEN_ROUNDS == "continue":
+        return _go_on(project, earlier, labels, max(FEWEST_ITERATIONS, fresh // 2))
+    if at_hand is None:
         config = TrainConfig(strategy="scratch", weights="none", iterations=fresh)
         return config, f"{_found(labels)} → train from scratch, {fresh} iterations.{_caveat(labels)}"
-    iterations = max(FEWEST_ITERATIONS, fresh // 2)
-    config = _going_on(project.run(earlier.id), iterations, labels)
-    reached = "" if earlier.mean_iou is None else f" (mean IoU {earlier.mean_iou:.2f})"
-    reason = f"{_found(labels)} → go on from run {earlier.id}{reached}, {iterations} iterations.{_caveat(labels)}"
-    return config, reason
+    config = TrainConfig(weights=at_hand.name, encoder=at_hand.encoder or "", iterations=fresh)
+    return config, f"{_found(labels)} → transfer from {at_hand.name}, {fresh} iterations.{_caveat(labels)}"
 
 
-def _going_on(run: Run, iterations: int, labels: LabelSurvey) -> TrainConfig:
+def _go_on(project: Project, earlier: RunRecord, labels: LabelSurvey, iterations: int) -> tuple[TrainConfig, str]:
     """The same network on the same held-out ground: a ground that the earlier run has learnt from would flatter."""
+    run = project.run(earlier.id)
     before = TrainConfig.model_validate(run.config)
-    held_out = {r.micrograph for r in run.split().validation if r.window is None} if before.split is None else set()
-    return before.model_copy(
+    held_out = (
+        {r.micrograph for r in run.split().validation if r.window is None}
+        if before.split is None and before.folds is None
+        else set()
+    )
+    config = before.model_copy(
         update={
-            "strategy": "fine-tune",
+            **_UNDECIDED,
             "weights": f"run:{run.id}",
             "iterations": iterations,
             "learning_rate": FINE_TUNE_LEARNING_RATE,
-            "encoder_learning_rate": None,
             "train": (),
             "validation": tuple(sorted(held_out & set(labels.stems))),
         }
+    )
+    reached = "" if earlier.mean_iou is None else f" (mean IoU {earlier.mean_iou:.2f})"
+    return (
+        config,
+        f"{_found(labels)} → go on from run {run.id}{reached}, {iterations} iterations.{_caveat(labels)}",
     )
 
 
