@@ -22,6 +22,7 @@ from napari_emtransfer.core.config import (
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.errors import ProjectError
 from napari_emtransfer.worker.protocol import EvaluateRequest, PredictRequest, TrainRequest
+from napari_emtransfer.worker.replay import replay_request
 
 ModelRun = Annotated[str, typer.Option("--run", help="A run's id, the beginning of it, latest, or best.")]
 _DEFAULTS = TrainConfig()
@@ -54,6 +55,10 @@ def train(
     crop: Annotated[int, typer.Option(help="Edge of a crop in working pixels.")] = _DEFAULTS.crop_px,
     learning_rate: Annotated[float, typer.Option(help="Of the decoder and head.")] = _DEFAULTS.learning_rate,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Repeat a run with its settings, frozen labels, split and seed."),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     threads: Threads = None,
@@ -75,12 +80,18 @@ def train(
         learning_rate=learning_rate,
         compute=ComputeConfig(device=device, seed=seed, threads=threads),
     )
-    result, code = perform(_train_request(project, config, resume))
+    result, code = perform(_train_request(project, config, resume, replay))
     return Outcome(result, _describe_training(result), code)
 
 
-def _train_request(project: Path, config: TrainConfig, resume: str | None) -> TrainRequest:
+def _train_request(project: Path, config: TrainConfig, resume: str | None, replay: str | None) -> TrainRequest:
+    if resume is not None and replay is not None:
+        raise ProjectError(
+            "--resume and --replay exclude each other.", "Go on with a run, or repeat it."
+        )
     with Project.open(project) as opened:
+        if replay is not None:
+            return replay_request(opened, replay, device=config.compute.device)
         if resume is None:
             run = opened.create_run("train", config.model_dump(mode="json"))
             return TrainRequest(run_id=run.id, project=opened.root, config=config)
@@ -156,7 +167,8 @@ def _describe_training(result: dict[str, Any]) -> str:
         f"Run {result['run']}: mean IoU {format_iou(result['mean_iou'])}{_interval(result)}, "
         f"{result['iterations']} iterations in {result['seconds']:.0f} s on {result['device']}"
     )
-    return "\n".join([head, *_ground(result), _iou_table(result)])
+    replayed = [result["replay"]["words"]] if "replay" in result else []
+    return "\n".join([head, *replayed, *_ground(result), _iou_table(result)])
 
 
 def _describe_prediction(result: dict[str, Any]) -> str:

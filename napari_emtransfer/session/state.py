@@ -110,7 +110,7 @@ class FoldMark:
 class Curves:
     """The curves of one run: loss, learning rates and memory against iteration, the validations, stages and folds.
 
-    `losses[i]`, `memory_gb[i]` and `learning_rates[group][i]` belong to `iterations[i]`; a group that does not yet learn
+    `losses[i]`, `memory_gb[i]` and `learning_rates[group][i]` belong to `iterations[i]`; a group that learns later
     has a nan there, and so has memory that nobody told. The lists grow while a run goes on and are replaced by fresh
     ones when the next run starts.
     """

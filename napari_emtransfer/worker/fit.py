@@ -33,6 +33,7 @@ from napari_emtransfer.core.rates import resolve_normalization
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.evaluate_handler import restricted
 from napari_emtransfer.worker.models import open_for, working_view
+from napari_emtransfer.worker.provenance import adaptation_records
 
 MAX_ADAPTATION_VIEWS: Final = 64
 _MEGA: Final = 1e6
@@ -131,7 +132,7 @@ class Fitter:
         """Micrographs, labelled or not, whose statistics the norms may take over: none of a held-out specimen."""
         if resolve_normalization(config) not in ("adabn", "mix"):
             return []
-        records = self.project.micrographs()
+        records = adaptation_records(self.project, self.run)
         of = {record.stem: record.specimen for record in records}
         forbidden = {of[region.micrograph] for region in hidden if region.micrograph in of}
         stems = [record.stem for record in records if record.specimen not in forbidden]

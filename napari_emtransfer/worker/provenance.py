@@ -88,6 +88,14 @@ def record(
     return found
 
 
+def note_weights(project: Project, run: Run) -> None:
+    """Add the checksum of weights that were fetched only when the network was built."""
+    found = provenance_of(run)
+    if found is not None and found.parent_sha256 is None and found.config.weights != "none":
+        known = found.model_copy(update={"parent_sha256": weights_checksum(project, found.config)})
+        write_text(run.root / _FILE, known.model_dump_json(indent=1))
+
+
 def provenance_of(run: Run) -> Provenance | None:
     """What was noted down when `run` began; None for a run that never got that far, or of an early version."""
     path = run.root / _FILE

@@ -73,25 +73,23 @@ def replayed_run(run: Run) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["of"]) if path.is_file() else None
 
 
-def check_same_start(project: Project, run: Run, now: Provenance) -> None:
+def made_of_before(project: Project, run: Run) -> Provenance | None:
+    """What the repeated run was made of; None for a run that repeats none, or one that has been deleted since."""
+    of = replayed_run(run)
+    known = of in {record.id for record in project.runs()}
+    return provenance_of(project.run(of)) if of is not None and known else None
+
+
+def check_same_start(run: Run, was: Provenance, now: Provenance) -> None:
     """Once the weights are on this machine: refuse others than those that the repeated run started from.
 
     Raises
     ------
     WeightsError
-        When they are not.
+        When they are not. Weights without a file of their own are taken on trust.
     """
-    of = replayed_run(run)
-    was = None if of is None else provenance_of(project.run(of))
-    if was is not None and now.parent_sha256 != was.parent_sha256:
-        raise _other_weights(str(of), was)
-
-
-def adaptation_then(project: Project, run: Run) -> dict[str, str] | None:
-    """Micrographs that the repeated run could adapt to, for `provenance.record`; None for a run that repeats none."""
-    of = replayed_run(run)
-    was = None if of is None else provenance_of(project.run(of))
-    return None if was is None else was.adaptation
+    if was.parent_sha256 is not None and now.parent_sha256 not in (None, was.parent_sha256):
+        raise _other_weights(replayed_run(run) or "", was)
 
 
 def outcome(project: Project, run: Run) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from napari_emtransfer.core.legality import left_out
 from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta, read_meta
 from napari_emtransfer.core.nn.trainer import FitResult
+from napari_emtransfer.worker import provenance, replay
 from napari_emtransfer.worker.card import write_card
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl, Terminal, failure, terminal_of
 from napari_emtransfer.worker.fit import FitGround, Fitter, fetch_weights
@@ -114,6 +115,8 @@ class _Training:
         device = devices.describe(devices.resolve_device(config.compute.device))
         split = self.run.split() if known else self._choose_split(config)
         config, reason = (config, "") if known else self._resolved(config)
+        if not known:
+            reason = self._note_down(config, split, reason, device)
         regions = split.part("validation")
         ground = describe(self.project, self.run, split, ("validation",), regions)
         fitter = Fitter(self.project, self.run, self.control, self.emit, known)
@@ -124,12 +127,15 @@ class _Training:
         else:
             fit = self._fit(fitter, config, split, ground)
         self.run.update(iterations=fit.iterations, seconds=fit.seconds, device=device)
+        provenance.note_weights(self.project, self.run)
         so_far = {"run": self.run.id, "iterations": fit.iterations, "seconds": fit.seconds, "device": device}
         if self.control.cancelled:
             raise Cancelled(so_far)
         result = measure_run(self.project, self.run, config, split, fit, lambda: self.control.cancelled)
         result |= so_far | {"strategy": config.strategy, "reason": reason}
         self.run.update(mean_iou=result["mean_iou"])
+        repeated = replay.outcome(self.project, self.run)
+        result |= {"replay": repeated} if repeated else {}
         self.run.write_result(result)
         write_card(self.project, self.run, config, split, result)
         return result
@@ -161,8 +167,29 @@ class _Training:
     def _keep(self, config: TrainConfig) -> None:
         write_text(self.run.root / "config.json", config.model_dump_json(indent=1))
 
+    def _note_down(self, config: TrainConfig, split: Split, reason: str, device: str) -> str:
+        """Write down what the run is made of; → why this strategy: the reason of before, where a run is repeated."""
+        fetch_weights(self.run.id, config, self.emit, self.control)
+        devices.set_threads(config.compute.threads)
+        was = replay.made_of_before(self.project, self.run)
+        made_of = provenance.record(
+            self.project,
+            self.run,
+            config,
+            split,
+            reason=reason or (was.reason if was else ""),
+            adaptation=was.adaptation if was else None,
+            device=device,
+            threads=devices.n_threads(),
+        )
+        if was is not None:
+            replay.check_same_start(self.run, was, made_of)
+        return made_of.reason
+
     def _choose_split(self, config: TrainConfig) -> Split:
-        """Freeze the labels, then divide what is frozen."""
+        """Freeze the labels, then divide what is frozen; both lie there already where another run is repeated."""
+        if replay.replayed_run(self.run) is not None:
+            return self.run.split()
         labelled = [stem for stem, fraction in self.project.labelled().items() if fraction > 0]
         if not labelled:
             raise LabelError("No micrograph of the project is labelled yet.", "Paint at least two classes first.")

@@ -78,6 +78,11 @@ def set_threads(n_threads: int | None) -> None:
         torch.set_num_threads(n_threads)
 
 
+def n_threads() -> int:
+    """Number of CPU threads inside one operation; sums depend on it in their last digits."""
+    return torch.get_num_threads()
+
+
 def seed_everything(seed: int) -> None:
     """Seed torch (all devices), numpy's legacy generator and python's `random`."""
     torch.manual_seed(seed)
