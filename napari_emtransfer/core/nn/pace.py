@@ -56,6 +56,10 @@ class Pace:
         """Note the time of a training step."""
         self._step_s = seconds if self._step_s is None else 0.9 * self._step_s + 0.1 * seconds
 
+    def steps_changed(self) -> None:
+        """Forget how long a step took: from now on more, or less, is trained in each."""
+        self._step_s = None
+
     def validation_took(self, seconds: float) -> None:
         """Note the time of a validation."""
         self._validation_s = seconds

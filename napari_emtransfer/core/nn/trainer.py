@@ -200,6 +200,7 @@ class Trainer:
         if reason is not None:
             self._stages.advance(progress)
             self._optimization.advance(progress)
+            self._pace.steps_changed()
             self._tell_stage(iteration, reason)
 
     def _tell_stage(self, iteration: int, reason: str) -> None:

@@ -238,6 +238,9 @@ def test_the_time_left_counts_validations_and_the_budget():
     pace.validation_took(4.0)
     assert pace.seconds_left(50) == pytest.approx(50 * 2 + 5 * 4)
     assert pace.seconds_left(100) == 0
+    pace.steps_changed()
+    pace.step_took(4.0)
+    assert pace.seconds_left(50) == pytest.approx(50 * 4 + 5 * 4)
     short = Pace(100, 10, 30.0, 20.0, validation_cost=0.0)
     short.step_took(2.0)
     assert short.seconds_left(0) == pytest.approx(10, abs=0.1)

@@ -267,7 +267,7 @@ def test_one_real_tile_can_be_learnt_by_heart(tmp_path, real_data):
     image, mask = (np.asarray(Image.open(folder / part / "spot2_0d_0.png"))[:128, :128] for part in ("images", "masks"))
     standardised = ((image - image.mean()) / image.std()).astype(np.float32)
     tile = TrainingImage(standardised, to_targets((mask > 1) + np.uint8(1)))
-    cfg = config(iterations=150, batch_size=2, crop_px=128, augment="none", learning_rate=3e-3, validate_every=50)
+    cfg = config(iterations=60, batch_size=2, crop_px=128, augment="none", learning_rate=3e-3, validate_every=50)
     trainer = make_trainer(tmp_path, cfg, train=[tile], held_out=held_out_regions(ArrayView(tile.image), tile.targets))
     events = []
     result = trainer.fit(events.append)
