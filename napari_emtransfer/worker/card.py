@@ -150,7 +150,9 @@ def _budget(made_of: Provenance, result: dict[str, Any]) -> Iterator[str]:
     limit = "" if config.minutes is None else f" or {config.minutes:g} min"
     yield f"- asked for {config.iterations} iterations{limit}"
     yield f"- {result['iterations']} iterations in {result['seconds']:.0f} s on {result['device']}"
-    yield f"- best checkpoint: iteration {result['best_iteration']}; ended: {result['ended']}"
+    folds = result.get("folds") or ()
+    best = ", ".join(str(fold["best_iteration"]) for fold in folds) if folds else result["best_iteration"]
+    yield f"- best checkpoint: iteration {best}{' of the folds' * bool(folds)}; ended: {result['ended']}"
     threads = "" if made_of.threads is None else f", {made_of.threads} processor threads"
     yield f"- seed: {config.compute.seed}{threads}, precision {config.compute.precision}"
     yield f"- versions: {', '.join(f'{name} {number}' for name, number in made_of.versions.items())}"
