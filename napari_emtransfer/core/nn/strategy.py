@@ -102,8 +102,8 @@ def plan_of(model: SegmentationModel, config: TrainConfig) -> Plan:
 def _encoder_rates(parts: Parts, config: TrainConfig) -> dict[str, float]:
     """Peak rate of each part of the encoder, deepest first."""
     decay = config.depth_decay if resolve_strategy(config) in ("fine-tune", "gradual") else 1.0
-    names = [part for part in parts if is_encoder(part)]
-    return {part: encoder_rate(config) * decay**above for above, part in enumerate(names)}
+    rate, names = encoder_rate(config), [part for part in parts if is_encoder(part)]
+    return {part: rate * decay**above for above, part in enumerate(names)}
 
 
 def _without(stage: Stage, freeze: Freeze, parts: Parts) -> Stage:
