@@ -50,7 +50,7 @@ class Forest:
 
 def basic_features(image: NDArray[np.floating]) -> NDArray[np.float32]:
     """Intensity, edges and texture at scales 0.5…16 px: (H, W) → (H, W, F)."""
-    return multiscale_basic_features(np.asarray(image, np.float32), sigma_min=0.5, sigma_max=16, num_workers=1)
+    return multiscale_basic_features(np.asarray(image, np.float32), sigma_min=0.5, sigma_max=16, workers=1)
 
 
 def iou_of_masks(truths: Sequence[TrainingImage], masks: Sequence[NDArray[np.uint8]], n_classes: int) -> float:
