@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_emtransfer.core.config import AugmentPreset, Modality
 from napari_emtransfer.core.legality import MODALITIES, PRESETS, Verdict, transform_entry, verdict
@@ -24,33 +24,27 @@ INDENT_PX = 22
 
 
 class ForbiddenRow(QWidget):
-    """A transform that the modality forbids: greyed, with the reason, until the user allows it all the same."""
+    """A transform that the modality forbids: greyed, until the user allows it all the same."""
 
     def __init__(self, transform: str, why: Verdict, allowed: bool) -> None:
         super().__init__()
         entry = transform_entry(transform)
+        self._title = entry.name
+        self.name = QLabel()
+        self.name.setToolTip(f"{entry.what} Illegal here: {why.reason}\nSource: {why.source}")
         self.tick = QCheckBox("allow anyway")
         self.tick.setChecked(allowed)
         self.tick.setToolTip("Does it all the same; the run records that you allowed it.")
-        self.name = QLabel(f"✗ {entry.name}")
-        self.reason = wrapped_label(why.reason, name=f"reason-{transform}")
-        self.reason.setContentsMargins(INDENT_PX, 0, 0, 0)
-        for label in (self.name, self.reason):
-            label.setToolTip(f"{entry.what} Illegal here: {why.reason}\nSource: {why.source}")
-        layout = QGridLayout(self)
+        layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setVerticalSpacing(0)
-        layout.addWidget(self.name, 0, 0)
-        layout.addWidget(self.tick, 0, 1)
-        layout.addWidget(self.reason, 1, 0, 1, 2)
-        layout.setColumnStretch(0, 1)
+        layout.addWidget(self.name, 1)
+        layout.addWidget(self.tick)
         self.tick.toggled.connect(self._show)
         self._show(allowed)
 
     def _show(self, allowed: bool) -> None:
         self.name.setEnabled(allowed)
-        self.reason.setEnabled(allowed)
-        self.name.setText(("⚠ " if allowed else "✗ ") + self.name.text()[2:])
+        self.name.setText(f"{'⚠' if allowed else '✗'} {self._title}")
 
 
 class AugmentBox(QWidget):
@@ -68,6 +62,7 @@ class AugmentBox(QWidget):
         self._state: tuple[Modality, AugmentPreset, tuple[str, ...]] = ("sem", "none", ())
         self.sheet: PreviewSheet | None = None
         self.rows: dict[str, ForbiddenRow] = {}
+        self.reasons: dict[str, QLabel] = {}
         self.heading = wrapped_label(name="augment-heading")
         self.preview_button = button(
             "Preview the augmentation",
@@ -130,6 +125,7 @@ class AugmentBox(QWidget):
         self.rows = {name: ForbiddenRow(name, why, name in illegal) for name, why in forbidden.items()}
         for name, row in self.rows.items():
             row.tick.toggled.connect(lambda on, name=name: self._allow(name, on))
+        self.reasons = {}
         fresh = QWidget()
         grid = QGridLayout(fresh)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -137,13 +133,22 @@ class AugmentBox(QWidget):
         legal = [name for name in verdicts if name not in forbidden]
         for index, name in enumerate(legal):
             grid.addWidget(_done_label(name, verdicts[name]), index // COLUMNS, index % COLUMNS)
-        for index, row in enumerate(self.rows.values()):
-            grid.addWidget(row, len(legal) + index, 0, 1, COLUMNS)
+        for why in dict.fromkeys(forbidden.values()):
+            self._add_group(grid, [name for name in forbidden if forbidden[name] == why], why)
         self.layout().replaceWidget(self._list, fresh)
         self._list.deleteLater()
         fresh.show()
         self._list = fresh
         self.heading.setText(_heading(modality, preset, len(forbidden)))
+
+    def _add_group(self, grid: QGridLayout, names: Sequence[str], why: Verdict) -> None:
+        """Transforms that are forbidden for the same reason, which is said once, below them."""
+        reason = wrapped_label(why.reason)
+        reason.setToolTip(f"Source: {why.source}")
+        reason.setContentsMargins(INDENT_PX, 0, 0, 4)
+        for widget in (*(self.rows[name] for name in names), reason):
+            grid.addWidget(widget, grid.rowCount(), 0, 1, COLUMNS)
+        self.reasons |= dict.fromkeys(names, reason)
 
     def _allow(self, name: str, allowed: bool) -> None:
         others = tuple(other for other in self.illegal if other != name)

@@ -89,7 +89,9 @@ class PreviewSheet(QDialog):
         self.title = QLabel()
         self.outlines = QCheckBox("Labels")
         self.outlines.setChecked(True)
-        self.outlines.setToolTip("Draws a rim around each labelled region, in the colour of its class.")
+        self.outlines.setToolTip(
+            "Draws a rim around each labelled region, in the colour of its class; what has no rim is unlabelled."
+        )
         self.outlines.toggled.connect(lambda _on: self._draw())
         self.again_button = button(
             "New sample", "Draws nine other crops; nothing is changed by looking.", self.again_requested.emit

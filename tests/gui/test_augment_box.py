@@ -45,8 +45,10 @@ def test_what_is_forbidden_is_grey_and_says_why(box, modality, preset):
     for name, row in box.rows.items():
         assert row.isVisible()
         assert not row.name.isEnabled()
-        assert row.reason.text() == verdict(modality, name).reason
-        assert verdict(modality, name).source in row.reason.toolTip()
+        assert box.reasons[name].isVisible()
+        assert box.reasons[name].text() == verdict(modality, name).reason
+        assert verdict(modality, name).reason in row.name.toolTip()
+        assert verdict(modality, name).source in row.name.toolTip()
 
 
 def test_what_is_done_is_listed(box):
