@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,10 +75,9 @@ def fit_folds(
             break
         held_out = tuple(sorted({specimens.get(r.micrograph, r.micrograph) for r in fold.held_out}))
         emit(FoldBegan(run_id=run.id, fold=k, n_folds=len(split.folds), held_out=held_out))
-        told = _of_all_folds(emit, k, len(split.folds), config.iterations)
-        fit = fitter.fit(
-            _own(config, k, len(split.folds)), _ground(fold, split, closeness), folder, told, _last(folder)
-        )
+        own, ground, last = _own(config, k, len(split.folds)), _ground(fold, split, closeness), _last(folder)
+        told = _of_all_folds(emit, k, len(split.folds), config.iterations, last.meta.iteration if last else 0)
+        fit = fitter.fit(own, ground, folder, told, last)
         if control.cancelled:
             break
         write_text(folder / _RESULT_NAME, json.dumps(asdict(fit), indent=1))
@@ -97,17 +97,16 @@ def _ground(fold: Fold, split: Split, closeness: str) -> FitGround:
     return FitGround(fold.train, fold.chosen_on, hidden, closeness)
 
 
-def _of_all_folds(emit: Emit, fold: int, n_folds: int, iterations: int) -> Emit:
-    """Iterations are counted, and the time left is told, over all folds."""
+def _of_all_folds(emit: Emit, fold: int, n_folds: int, iterations: int, first: int) -> Emit:
+    """Iterations are counted, and the time left is told, over all folds; this one begins at iteration `first`."""
+    began, share = time.monotonic(), max(1 - first / iterations, 1 / iterations)
 
     def told(event: Event) -> None:
         changes: dict[str, Any] = {}
         if hasattr(event, "iteration"):
             changes["iteration"] = event.iteration + fold * iterations
         if isinstance(event, IterationEnded) and event.seconds_left is not None:
-            share_left = max(1 - event.iteration / iterations, 1e-3)
-            # As long as this fold takes in all, if it goes on as it does now.
-            per_fold = event.seconds_left / share_left
+            per_fold = (time.monotonic() - began + event.seconds_left) / share
             changes["seconds_left"] = event.seconds_left + (n_folds - fold - 1) * per_fold
         emit(event.model_copy(update=changes))
 
