@@ -40,7 +40,12 @@ def domain_gap(model: SegmentationModel, views: Sequence[View]) -> float | None:
     symmetric Kullback-Leibler divergence, which a single channel that is silent here makes as large as one likes; H² is
     bounded, so that no channel counts for more than any other. `_BatchNorm.eps` is added to both variances.
 
-    At most 16 windows of at most 256² are looked at, evenly chosen, always the same.
+    At most 16 windows of at most 256² are looked at, evenly chosen, always the same: about a second of one CPU core.
+
+    Figures, of encoders ResNet-18 that 60 iterations had trained on one of five real sets: 0.006 to 0.024 to the images
+    that they were trained on; to other specimens of the set 0.010, 0.014 and 0.023, but 0.088 and 0.153 where session
+    or pixel size differs; to the other sets 0.017 to 0.52, median 0.13, and 2 of 20 below 0.03. Of EfficientNet-Lite0
+    with ImageNet weights to the five sets 0.062 to 0.169.
 
     Returns
     -------

@@ -11,6 +11,9 @@ from nn_helpers import blobs, config
 from scipy import ndimage
 
 from napari_emtransfer.core.config import ModelConfig
+from napari_emtransfer.core.data.intensity import Standardization
+from napari_emtransfer.core.data.readers import read_micrograph
+from napari_emtransfer.core.data.resample import WorkingView
 from napari_emtransfer.core.nn.gap import MAX_WINDOWS, WINDOW_PX, domain_gap, windows
 from napari_emtransfer.core.nn.ground import ArrayView
 from napari_emtransfer.core.nn.model import build_model
@@ -42,7 +45,7 @@ def source():
             for module in model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.reset_running_stats()
-            model(torch.from_numpy(batch)[:, None])
+            model.encoder(torch.from_numpy(batch)[:, None])
     return model.eval()
 
 
@@ -129,3 +132,26 @@ def test_it_takes_about_a_second(source):
     began = time.process_time()
     domain_gap(source, big)
     assert time.process_time() - began < 6  # a loaded machine counts more
+
+
+def test_real_micrographs_of_another_kind_lie_further_away(source, real_data):
+    """Statistics of three micrographs of superalloys: others are near, graphene in a TEM is far."""
+    alloys, graphene = (real_views(real_data / name / "images", 6) for name in ("nasa_super", "graphene_unet"))
+    norms = [m for m in source.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    before = {k: v.clone() for k, v in source.state_dict().items()}
+    for norm in norms:
+        norm.reset_running_stats()
+    source.train()
+    with torch.no_grad():
+        source.encoder(torch.from_numpy(np.stack(windows(alloys[:3], 32)[::2]))[:, None])
+    near, far = domain_gap(source, alloys[3:]), domain_gap(source, graphene)
+    source.load_state_dict(before)
+    source.eval()
+    assert near < 0.5 * far
+
+
+def real_views(folder, n):
+    paths = sorted(folder.iterdir())
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, n).round().astype(int)]
+    micrographs = [read_micrograph(path) for path in chosen]
+    return [WorkingView(m, scale=1.0, intensity=Standardization().fit(m)) for m in micrographs]
