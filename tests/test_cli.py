@@ -217,6 +217,18 @@ def test_train_reports_what_is_promised(labelled_project, emtransfer):
     assert result["iterations"] == 4
 
 
+def test_an_illegal_augmentation_that_is_allowed_is_recorded(tmp_path, dataset, emtransfer):
+    project = tmp_path / "maps"
+    emtransfer("init", project, "--modality", "ebsd")
+    emtransfer("import", project, dataset)
+    words = ("--augment", "extended", "--allow-illegal", "rotation", *SHORT_TRAINING, "--json")
+    code, result, *_ = emtransfer("train", project, *words)
+    assert code == 0
+    run = project / "runs" / result["run"]
+    assert json.loads((run / "config.json").read_text())["illegal_augment"] == ["rotation"]
+    assert "rotation" in (run / "card.md").read_text()
+
+
 def test_evaluate_and_predict_a_run(trained_project, tmp_path, emtransfer):
     code, result, _, _ = emtransfer("evaluate", trained_project, "--on", "test", "--json", "--threads", "1")
     assert code == 0
@@ -269,6 +281,7 @@ def test_train_without_labels_says_so(tmp_path, dataset, emtransfer):
         (["--device", "cuda:77"], "cpu"),
         (["--weights", "missing.safetensors"], "missing.safetensors"),
         (["--resume", "0099"], "0099"),
+        (["--allow-illegal", "rotate"], "rotation"),
     ],
 )
 def test_train_explains_a_wrong_value(labelled_project, emtransfer, words, said):

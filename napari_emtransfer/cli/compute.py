@@ -21,6 +21,7 @@ from napari_emtransfer.core.config import (
 )
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.errors import ProjectError
+from napari_emtransfer.core.legality import check_transforms
 from napari_emtransfer.worker.protocol import EvaluateRequest, PredictRequest, TrainRequest
 from napari_emtransfer.worker.replay import replay_request
 
@@ -51,6 +52,10 @@ def train(
     train_: Annotated[list[str] | None, typer.Option("--train", help="Train on this micrograph; repeat it.")] = None,
     validation: Annotated[list[str] | None, typer.Option(help="Validate on this micrograph; repeat it.")] = None,
     augment: Annotated[AugmentPreset, typer.Option(help="Augmentation preset.")] = _DEFAULTS.augment,
+    allow_illegal: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRANSFORM", help="Augment so although the modality forbids it; recorded. Repeat it."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = _DEFAULTS.batch_size,
     crop: Annotated[int, typer.Option(help="Edge of a crop in working pixels.")] = _DEFAULTS.crop_px,
     learning_rate: Annotated[float, typer.Option(help="Of the decoder and head.")] = _DEFAULTS.learning_rate,
@@ -64,6 +69,7 @@ def train(
     threads: Threads = None,
 ) -> Outcome:
     """Fine-tune a network on the labelled micrographs; the score is measured on held-out specimens."""
+    check_transforms(allow_illegal or ())
     config = TrainConfig(
         strategy=strategy,
         weights=weights,
@@ -75,6 +81,7 @@ def train(
         train=tuple(train_ or ()),
         validation=tuple(validation or ()),
         augment=augment,
+        illegal_augment=tuple(allow_illegal or ()),
         batch_size=batch_size,
         crop_px=crop,
         learning_rate=learning_rate,
