@@ -230,6 +230,9 @@ class Canvas(QObject):
 
     def _on_stroke(self, begun: bool) -> None:
         if begun:
+            if self._stroke_ended.isActive():  # a fast hand: this is the next stroke already
+                self._stroke_ended.stop()
+                self._end_stroke()
             self._session.live.stroke_begun()
         else:
             self._stroke_ended.start()  # napari writes the pixels before the event loop comes round again

@@ -52,6 +52,7 @@ class AutoSaver:
         self._chunks: dict[str, Chunks] = {}
         self._states: dict[StateKey, TileState] = {}
         self._first = self._last = self._not_before = 0.0
+        self._n_writes = 0
         self._wanted = self._flushing = self._busy = self._closing = self._failed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="emtransfer-autosave", daemon=True)
@@ -100,12 +101,21 @@ class AutoSaver:
                 self._wanted = True
                 self._changed.notify_all()
 
-    def hasten(self) -> None:
-        """A stroke has ended: start writing now, however long the pause; returns at once."""
+    def hasten(self) -> int | None:
+        """A stroke has ended: start writing now, however long the pause; returns at once.
+
+        Returns
+        -------
+        The number of the write (see `StrokesSaved`) after which all that was marked so far is on disk; None when it is
+        there already.
+        """
         with self._changed:
-            if self._pending and self._clock() >= self._not_before:
+            if not self._pending:
+                return self._n_writes if self._busy else None
+            if self._clock() >= self._not_before:
                 self._wanted = True
                 self._changed.notify_all()
+            return self._n_writes + 1
 
     def flush(self, timeout: float) -> bool:
         """Write everything now and wait for it; False when it failed or took longer than `timeout` seconds."""
@@ -141,14 +151,15 @@ class AutoSaver:
                 if self._closing:
                     return
                 self._wanted, self._busy = False, True
+                self._n_writes += 1
                 chunks, self._chunks = self._chunks, {}
                 states, self._states = self._states, {}
-            message = self._write(chunks, states)
+            message = self._write(self._n_writes, chunks, states)
             with self._changed:
                 self._settle(chunks, states, message)
             self._post(message)
 
-    def _write(self, chunks: dict[str, Chunks], states: dict[StateKey, TileState]) -> Message:
+    def _write(self, number: int, chunks: dict[str, Chunks], states: dict[StateKey, TileState]) -> Message:
         """Write, taking out of `chunks` and `states` what is done; what is left in them has not reached the disk."""
         stems = tuple(chunks)
         try:
@@ -165,7 +176,7 @@ class AutoSaver:
                 f"Your last strokes could not be saved: {error}.",
                 "They stay in memory and are tried again every few seconds; free some disk space or check the folder.",
             )
-        return StrokesSaved(stems)
+        return StrokesSaved(stems, number)
 
     def _write_chunks(self, stem: str, chunks: Chunks) -> None:
         array = self._arrays[stem]

@@ -127,10 +127,9 @@ class LabellingController:
         if self._saver:
             self._saver.tick()
 
-    def save_soon(self) -> None:
-        """Have everything written at once, not after a pause; never waits. `annotation_saved` follows."""
-        if self._saver:
-            self._saver.hasten()
+    def save_soon(self) -> int | None:
+        """Have everything written at once, not after a pause; never waits. As `AutoSaver.hasten`."""
+        return self._saver.hasten() if self._saver else None
 
     @property
     def unsaved(self) -> bool:

@@ -13,7 +13,7 @@ from napari_emtransfer.core.events import Event, ProgressMade, RegionPredicted, 
 from napari_emtransfer.session.engine import EngineController
 from napari_emtransfer.session.live_place import Place, place_in_view
 from napari_emtransfer.session.live_words import failed_state, ready_state, updating_state
-from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded
+from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StrokesSaved
 from napari_emtransfer.session.overlays import Overlays, read_region
 from napari_emtransfer.session.state import LiveState
 from napari_emtransfer.worker.protocol import LIVE_RUN, LiveRequest
@@ -76,6 +76,7 @@ class LiveController:
         self._question: _Question | None = None
         self._visible: Window | None = None
         self._due: float | None = None
+        self._write: int | None = None
         self._painting = False
         self._seen: tuple[Place | None, float] = (None, 0.0)
         self._asked: Place | None = None
@@ -134,17 +135,20 @@ class LiveController:
         """Labels, or what the head stands on, are new: have them saved at once, and learn from them then."""
         if not self.enabled:
             return
-        self._due = self._clock() if self._due is None else self._due
-        if self._labelling.unsaved:
-            self._labelling.save_soon()
-        else:
+        self._note_due()
+        self._write = self._labelling.save_soon()
+        if self._write is None:
             self._go_on()
 
-    def saved(self) -> None:
-        """Strokes are on disk, where the engine reads them."""
-        if self.enabled and not self._painting and not self._labelling.unsaved:
-            self._due = self._clock() if self._due is None else self._due
-            self._go_on()
+    def saved(self, message: StrokesSaved) -> None:
+        """Strokes are on disk, where the engine reads them; the next one may be half painted by now."""
+        if not self.enabled or (self._write is not None and message.write < self._write):
+            return
+        if self._write is None and (not message.stems or self._painting or self._labelling.unsaved):
+            return  # nobody has said that a stroke ended
+        self._write = None
+        self._note_due()
+        self._go_on()
 
     def look(self, visible: Window | None) -> None:
         """The view shows this window (native pixels) of the current micrograph now."""
@@ -214,7 +218,7 @@ class LiveController:
             case _:
                 return
         self._question = None
-        if self._due is not None and not self._labelling.unsaved:
+        if self._due is not None and self._write is None:
             self._go_on()
 
     def _failed(self, event: RunFailed) -> None:
@@ -227,13 +231,17 @@ class LiveController:
     # ---- inside
 
     def _stop(self) -> None:
-        self._question = self._due = self._asked = self._pasted = None
+        self._question = self._due = self._write = self._asked = self._pasted = None
         self._engine.forget(KEY)
         self._set(LiveState())
 
     def _place(self) -> Place | None:
         project = self._context.project
         return None if project is None else place_in_view(project, self._labelling, self._visible)
+
+    def _note_due(self) -> None:
+        if self._due is None:
+            self._due = self._clock()
 
     def _follow(self) -> None:
         """Ask for the place in view unless that was the last thing asked for."""
@@ -249,7 +257,8 @@ class LiveController:
 
     def _send(self, place: Place) -> None:
         self._generation += 1
-        since, self._due = self._due or self._clock(), None
+        self._note_due()
+        since, self._due = self._due or 0.0, None
         self._asked = place
         self._question = _Question(self._generation, place, self._config, since)
         request = LiveRequest(

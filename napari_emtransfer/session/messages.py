@@ -45,9 +45,10 @@ class StoredPrediction:
 
 @dataclass(frozen=True)
 class StrokesSaved:
-    """The writer has put all strokes of these micrographs on disk."""
+    """The writer has put strokes of these micrographs on disk; `write` counts what it has written."""
 
     stems: tuple[str, ...]
+    write: int = 0
 
 
 @dataclass(frozen=True)

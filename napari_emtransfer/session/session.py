@@ -195,8 +195,8 @@ class Session(MicrographCommands):
                 self.engine.apply(message)
             case StrokesSaved() | SaveFailed():
                 self.labelling.apply(message)
-                if isinstance(message, StrokesSaved) and message.stems:
-                    self.live.saved()
+                if isinstance(message, StrokesSaved):
+                    self.live.saved(message)
             case MicrographsChanged():
                 self._micrographs_changed(message.stems if message.labels else (), classes=message.labels)
                 if message.labels:

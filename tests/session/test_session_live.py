@@ -140,6 +140,20 @@ def test_half_a_stroke_is_saved_but_not_learnt_from(live, runner):
     assert len(asked(runner)) == 2
 
 
+def test_painting_without_a_pause_does_not_put_the_overlay_off(live, runner):
+    for _ in range(5):
+        stroke(live)
+        live.live.stroke_begun()
+        live.labelling.annotation("m0")[60, 60] += 1
+        live.labelling.mark_dirty(Window(y0=60, x0=60, y1=61, x1=61))
+        wanted = len(asked(runner)) + 1
+        deadline = time.monotonic() + 5
+        while len(asked(runner)) < wanted:
+            assert time.monotonic() < deadline, "the next stroke is being painted, and nothing is asked for"
+            live.drain(0.01)
+        answer(live, runner, 2)
+
+
 def test_strokes_during_an_update_are_answered_together_by_the_next(live, runner):
     for value in (1, 2, 1):
         stroke(live, value)
