@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,8 +156,8 @@ class AugmentBox(QWidget):
         self.edited.emit(self.illegal)
 
 
-def attach(box: AugmentBox, owner: ViewerSession, crop_px: int = 256) -> None:
-    """Let the session make the previews that a box asks for, of the micrograph that is shown."""
+def attach(box: AugmentBox, owner: ViewerSession, crop_px: Callable[[], int] = lambda: 256) -> None:
+    """Let the session make the previews that a box asks for, of the micrograph that is shown, at the form's crop."""
     session = owner.session
 
     def show(preview: AugmentPreview | None) -> None:
@@ -169,7 +169,7 @@ def attach(box: AugmentBox, owner: ViewerSession, crop_px: int = 256) -> None:
 
     def ask(preset: AugmentPreset, illegal: tuple[str, ...]) -> None:
         if not owner.bridge.attempt(
-            lambda: session.augmenting.preview(session.current, preset, illegal, crop_px, show)
+            lambda: session.augmenting.preview(session.current, preset, illegal, crop_px(), show)
         ):
             box.set_waiting(False)
 

@@ -131,7 +131,7 @@ def test_rims_lie_inside_their_regions_and_nowhere_else():
 def test_the_session_makes_the_samples(project, runner, tmp_path, qtbot):
     box = AugmentBox()
     qtbot.addWidget(box)
-    attach(box, project.dock.owner, crop_px=48)
+    attach(box, project.dock.owner, lambda: 48)
     box.set_state("sem", "basic", ())
     box.request_preview()
     request = runner.engine.requests[-1]
