@@ -130,9 +130,6 @@ class Recommendation(_Row):
             changes["freeze"] = self.freeze
         if config.encoder_learning_rate is None and self.encoder_learning_rate is not None:
             changes["encoder_learning_rate"] = self.encoder_learning_rate
-            # A rate as high as the decoder's is asked about when a person sets it; this one came with the weights.
-            uniform = self.encoder_learning_rate >= config.learning_rate
-            changes["confirm_uniform_rate"] = config.confirm_uniform_rate or uniform
         return config.model_copy(update=changes)
 
 

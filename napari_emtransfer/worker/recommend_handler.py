@@ -20,7 +20,7 @@ from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.nn import devices, store
 from napari_emtransfer.core.nn.gap import MAX_WINDOWS, domain_gap
 from napari_emtransfer.core.nn.trainer import initial_model
-from napari_emtransfer.core.rates import FINE_TUNE_RATIO
+from napari_emtransfer.core.rates import FINE_TUNE_RATIO, measured_encoder_rate
 from napari_emtransfer.core.recommend import Recommendation, gap_class
 from napari_emtransfer.core.recommend import recommend as follow_rules
 from napari_emtransfer.worker.control import Emit, RunControl
@@ -87,13 +87,13 @@ def _advised(project: Project, config: TrainConfig, *, may_fetch: bool) -> _Advi
     stems = tuple(r.stem for r in project.micrographs() if r.stem not in held_out)
     gap = _gap(project, config, stems, may_fetch=may_fetch)
     # Rates as the training would have them without a rule.
-    stated = store.stated_encoder_rate(config.weights, config.encoder) or FINE_TUNE_RATIO * config.learning_rate
+    rate = measured_encoder_rate(config) or FINE_TUNE_RATIO * config.learning_rate
     found = follow_rules(
         labels.n_tiles,
         len(labels.specimens),
         gap,
         config.weights != "none",
-        stated,
+        rate,
         continued=config.weights.startswith("run:"),
         modality=project.settings.modality,
         tile_px=project.settings.tile_size_px,

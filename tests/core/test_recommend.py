@@ -160,7 +160,6 @@ def test_a_recommendation_fills_in_what_is_left_open():
     found = recommend(30, 3, 0.3, True, 2e-4)
     config = found.applied_to(TrainConfig(weights="imagenet"))
     assert (config.strategy, config.normalization, config.encoder_learning_rate) == ("gradual", "adabn", 2e-4)
-    assert not config.confirm_uniform_rate
 
 
 def test_the_users_choice_wins():
@@ -170,12 +169,6 @@ def test_the_users_choice_wins():
     assert (kept.strategy, kept.normalization, kept.encoder_learning_rate) == ("gradual", "mix", 3e-5)
     chosen = TrainConfig(weights="imagenet", strategy="feature-extraction")
     assert found.applied_to(chosen) == chosen
-
-
-def test_a_rate_that_measured_best_for_the_weights_is_not_asked_about():
-    config = recommend(30, 3, 0.3, True, 1e-3).applied_to(TrainConfig(weights="imagenet"))
-    assert config.encoder_learning_rate == config.learning_rate
-    assert config.confirm_uniform_rate
 
 
 def test_a_frozen_encoder_that_does_not_suffice_is_told():

@@ -6,11 +6,14 @@ import pytest
 from worker_projects import CLASSES, QUICK, make_project, new_run
 
 from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.data.label_survey import LabelSurvey
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.errors import EMTransferError, WeightsError
 from napari_emtransfer.core.events import TERMINAL, RunFailed, RunFinished
+from napari_emtransfer.core.nn import store
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta
 from napari_emtransfer.core.nn.trainer import initial_model
+from napari_emtransfer.core.rates import check_rates
 from napari_emtransfer.core.recommend import rule_book
 from napari_emtransfer.worker import recommend_handler
 from napari_emtransfer.worker.handlers import RunControl, handle
@@ -148,6 +151,22 @@ def test_a_micrograph_that_is_gone_does_not_matter(tmp_path, weights):
     with Project.open(root) as project:
         project.record("a1").path.unlink()
     assert recommended(root, OPEN.model_copy(update={"weights": str(weights)}))["gap"] is not None
+
+
+def test_a_rate_that_the_weights_carry_is_used_without_asking(project_root, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "carries.safetensors"
+    model = initial_model(QUICK, 2)
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items() if k.startswith("encoder.")}
+    save_file(tensors, path, metadata={store.ENCODER_RATE_KEY: "0.001"})
+    monkeypatch.setattr(recommend_handler, "survey", lambda *_, **__: LabelSurvey(30, ("a1", "b1"), ("a", "b")))
+    with Project.open(project_root) as project:
+        config, _ = recommend_handler.resolve(project, OPEN.model_copy(update={"weights": str(path)}))
+    assert config.strategy == "gradual"
+    assert config.encoder_learning_rate == config.learning_rate == 1e-3
+    assert not config.confirm_uniform_rate  # nobody did
+    check_rates(config)
 
 
 def test_auto_is_resolved_for_a_training(project_root, weights):
