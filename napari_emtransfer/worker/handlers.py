@@ -90,4 +90,6 @@ def _warm(request: WarmRequest, emit: Emit) -> dict[str, Any]:
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
     words, free = devices.describe(device), devices.free_memory_gb(device)
     emit(EngineReady(run_id=request.run_id, device=words, memory_free_gb=free))
+    from napari_emtransfer.worker import live_handler  # noqa: F401 - a second or two, before the first stroke
+
     return {"device": words, "memory_free_gb": free}
