@@ -150,7 +150,9 @@ class EMTransferDock(QWidget):
         self.loop_bar.set_live(self.session.live.state)
 
     def _on_theme(self, _event: object = None) -> None:
-        self.train_panel.plots.set_ink(get_theme(self._viewer.theme).text.as_hex())
+        ink = get_theme(self._viewer.theme).text.as_hex()
+        self.train_panel.plots.set_ink(ink)
+        self.measure_panel.reliability.set_ink(ink)
 
     def _use_tool(self, mode: str) -> None:
         self.canvas.layers.activate_annotation()

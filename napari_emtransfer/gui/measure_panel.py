@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGroupBox, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.confusion_table import ConfusionTable
+from napari_emtransfer.gui.reliability import ReliabilityDiagram
 from napari_emtransfer.gui.widgets import interval_text, iou_text, sentence_case, swatch, wrapped_label
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class MeasurePanel(QWidget):
         inside.addWidget(self.confusion_label)
         inside.addWidget(self.confusion)
         layout.addWidget(self.confusion_box)
+        self.reliability = ReliabilityDiagram()
+        self.reliability_box = QGroupBox("How far its confidence can be trusted")
+        QVBoxLayout(self.reliability_box).addWidget(self.reliability)
+        layout.addWidget(self.reliability_box)
         layout.addStretch(1)
 
     def showEvent(self, event: Any) -> None:  # noqa: N802, D102
@@ -104,6 +109,7 @@ class MeasurePanel(QWidget):
     def _on_model(self) -> None:
         self._on_readouts(self._session.readouts)
         self.confusion_box.hide()
+        self.reliability_box.hide()
         project, run_id = self._session.project, self._session.prediction.model_run
         if project is not None and run_id is not None:
             self._bridge.run(lambda: find_confusion(project, run_id), done=self._show_confusion, failed=lambda *_: None)
@@ -117,6 +123,10 @@ class MeasurePanel(QWidget):
             f"Rows are the labels, columns the prediction of run {found.get('run', '')}, held out."
         )
         self.confusion.set_matrix(found["confusion"], names)
+        calibration = found.get("calibration")
+        self.reliability_box.setVisible(bool(calibration))
+        if calibration:
+            self.reliability.set_calibration(calibration)
 
 
 def find_confusion(project: Any, model_run: str) -> dict[str, Any] | None:
