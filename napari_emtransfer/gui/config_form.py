@@ -1,89 +1,29 @@
-"""A form for `TrainConfig`: one field per choice with a tooltip; every value survives the round trip."""
+"""A form for `TrainConfig` in sections that fold away; every value survives the round trip."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Final, get_args
+import contextlib
+import html
+from collections.abc import Collection
+from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, LineEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import ValueWidget
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QWidget
+from pydantic import ValidationError
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_emtransfer.core.config import Architecture, AugmentPreset, Precision, StrategyName, TrainConfig
-from napari_emtransfer.gui.log_spin_box import LogFloat
+from napari_emtransfer.core.config import Modality, TrainConfig
+from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.core.nn import store
+from napari_emtransfer.gui.augment_box import AugmentBox
+from napari_emtransfer.gui.config_fields import COMPUTE_FIELDS, FIELDS, SECTIONS, Field, folds_of, folds_shown
+from napari_emtransfer.gui.section import Section
+from napari_emtransfer.session.idle_settings import idle_settings
 
-ENCODERS: Final = ("resnet18", "resnet34", "resnet50", "efficientnet-b0", "mobilenet_v2", "tu-convnext_tiny", "mit_b0")
+__all__ = ["FIELDS", "ConfigForm", "OptionalField"]
 
-Make = Callable[[], ValueWidget]
-
-
-def _choice(choices: tuple[str, ...]) -> Make:
-    return lambda: ComboBox(choices=choices)
-
-
-def _count(minimum: int, maximum: int, step: int = 1) -> Make:
-    return lambda: SpinBox(min=minimum, max=maximum, step=step)
-
-
-# field → (label, tooltip, editor, value shown while an optional field is off; None where the field is not optional)
-FIELDS: Final[dict[str, tuple[str, str, Make, Any]]] = {
-    "strategy": (
-        "Strategy",
-        "How much of the network learns; auto decides from labels and weights.",
-        _choice(get_args(StrategyName)),
-        None,
-    ),
-    "weights": (
-        "Weights",
-        "Where learning starts: none, imagenet, a safetensors file, or run:ID of an earlier run.",
-        LineEdit,
-        None,
-    ),
-    "architecture": ("Architecture", "The decoder of the network.", _choice(get_args(Architecture)), None),
-    "encoder": ("Encoder", "The backbone that turns pixels into features; larger is slower.", _choice(ENCODERS), None),
-    "iterations": ("Iterations", "Optimiser steps of the run.", _count(1, 1_000_000, 50), None),
-    "minutes": ("At most (min)", "End the run after this many minutes, keeping the best checkpoint.", LogFloat, 10.0),
-    "batch_size": ("Batch size", "Crops per step; halved by itself when memory runs out.", _count(1, 512), None),
-    "crop_px": ("Crop (px)", "Edge length of the training crops, a multiple of 32.", _count(32, 4096, 32), None),
-    "learning_rate": (
-        "Learning rate",
-        "Step size of decoder and head. Arrows multiply; type 3e-4 freely.",
-        LogFloat,
-        None,
-    ),
-    "encoder_learning_rate": ("… of the encoder", "Step size of the encoder, when it is to differ.", LogFloat, 1e-4),
-    "weight_decay": ("Weight decay", "Shrinks the weights a little at each step; 0 turns it off.", LogFloat, None),
-    "augment": (
-        "Augmentation",
-        "Random flips, turns, brightness and noise on the training crops.",
-        _choice(get_args(AugmentPreset)),
-        None,
-    ),
-    "validate_every": (
-        "Validate every",
-        "Iterations between two measurements on the held-out ground.",
-        _count(1, 1_000_000, 10),
-        None,
-    ),
-    "patience": ("Patience", "End after this many validations without a better IoU.", _count(1, 10_000), 5),
-    "device": ("Device", "auto, cpu, cuda, cuda:1 or mps.", LineEdit, None),
-    "precision": (
-        "Precision",
-        "Number format of the computation; auto takes bf16 where the device has it.",
-        _choice(get_args(Precision)),
-        None,
-    ),
-    "threads": ("Threads", "Processor threads of the worker; off: one fewer than there are cores.", _count(1, 1024), 1),
-    "seed": ("Seed", "Start of the random numbers; the same seed repeats the run.", _count(0, 2**31 - 1), None),
-}
-COMPUTE_FIELDS: Final = ("device", "precision", "threads", "seed")
-LIMITS: Final = {
-    "learning_rate": (1e-8, 1.0),
-    "encoder_learning_rate": (1e-8, 1.0),
-    "weight_decay": (0.0, 10.0),
-    "minutes": (0.1, 1e5),
-}
+LABEL_PX = 98
 
 
 class OptionalField(QWidget):
@@ -120,7 +60,8 @@ class OptionalField(QWidget):
 class ConfigForm(QWidget):
     """All choices of a training run. `config` is what the fields say now; setting it fills them.
 
-    `edited(field)` follows what the user changes, and what code sets through `editor`, but not setting `config`.
+    `edited(field)` follows what the user changes, and what code sets through `editor`, but not setting `config`. Fields
+    without an effect on the run as it is set up are greyed and say why.
     """
 
     edited = Signal(str)
@@ -129,19 +70,24 @@ class ConfigForm(QWidget):
         super().__init__()
         self._editors: dict[str, ValueWidget] = {}
         self._optional: dict[str, OptionalField] = {}
+        self._labels: dict[str, QLabel] = {}
         self._rest = config or TrainConfig()
+        self._modality: Modality = "sem"
         self._filling = False
-        layout = QFormLayout(self)
+        self.augment_box = AugmentBox()
+        self.sections = {title: self._section(title, tip, fields) for title, (tip, fields) in SECTIONS.items()}
+        self.sections["Augmentation"].column.addWidget(self.augment_box)
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setVerticalSpacing(4)
-        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for name in FIELDS:
-            layout.addRow(*self._row(name))
+        layout.setSpacing(2)
+        for section in self.sections.values():
+            layout.addWidget(section)
         self.config = self._rest
         for name, editor in self._editors.items():
             editor.changed.connect(lambda _value, name=name: self._on_edit(name))
         for name, field in self._optional.items():
             field.toggled.connect(lambda name=name: self._on_edit(name))
+        self.augment_box.edited.connect(self._on_illegal)
 
     @property
     def config(self) -> TrainConfig:
@@ -158,7 +104,8 @@ class ConfigForm(QWidget):
 
     def fill(self, config: TrainConfig, keep: Collection[str] = ()) -> None:
         """Fill the fields, all but those named in `keep`."""
-        self._rest = config
+        kept = {"illegal_augment": self._rest.illegal_augment} if "illegal_augment" in keep else {}
+        self._rest = config.model_copy(update=kept)
         values = config.model_dump() | config.compute.model_dump()
         self._filling = True
         for name in FIELDS:
@@ -169,35 +116,103 @@ class ConfigForm(QWidget):
             else:
                 self._set(name, values[name])
         self._filling = False
+        self._follow()
+
+    def set_modality(self, modality: Modality) -> None:
+        """What the project's micrographs are: that decides which augmentations are possible."""
+        self._modality = modality
+        self._follow()
 
     def editor(self, name: str) -> ValueWidget:
         """The magicgui widget of a field."""
         return self._editors[name]
 
+    def mark_changes(self, changed: Collection[str]) -> None:
+        """Say beside each section's title how many of its fields differ from the proposal."""
+        for title, (_, fields) in SECTIONS.items():
+            own = {*fields, "illegal_augment"} if title == "Augmentation" else set(fields)
+            count = len(own & set(changed))
+            self.sections[title].set_note(f"{count} changed" if count else "")
+
     def _on_edit(self, name: str) -> None:
         if not self._filling:
+            self._follow()
             self.edited.emit(name)
 
+    def _on_illegal(self, illegal: tuple[str, ...]) -> None:
+        self._rest = self._rest.model_copy(update={"illegal_augment": illegal})
+        self.edited.emit("illegal_augment")
+
+    def _follow(self) -> None:
+        """Grey what has no effect now, and show what the augmentation does."""
+        try:
+            config = self.config
+        except ValidationError:  # half a number; the start says so
+            return
+        self.augment_box.set_state(self._modality, config.augment, config.illegal_augment)
+        idle = idle_settings(config)
+        for name, field in FIELDS.items():
+            why = idle.get(name)
+            tip = _wrapped(field.tooltip + (f"\nHas no effect now: {why}" if why else ""))
+            for widget in (self._labels[name], self._optional.get(name), self._editors[name].native):
+                if widget is not None:
+                    widget.setToolTip(tip)
+            (self._optional.get(name) or self._editors[name].native).setEnabled(why is None)
+            self._labels[name].setEnabled(why is None)
+
     def _value(self, name: str) -> Any:
-        return self._optional[name].value() if name in self._optional else self._editors[name].value
+        value = self._optional[name].value() if name in self._optional else self._editors[name].value
+        return folds_of(value) if name == "folds" else value
 
     def _set(self, name: str, value: Any) -> None:
         editor = self._editors[name]
+        value = folds_shown(value) if name == "folds" else value
         if isinstance(editor, ComboBox) and value not in editor.choices:
             editor.choices = (*editor.choices, value)
         editor.value = value
 
-    def _row(self, name: str) -> tuple[QLabel, QWidget]:
-        text, tooltip, make, value_when_off = FIELDS[name]
-        editor = make()
-        editor.native.setToolTip(tooltip)
+    # ---- building
+
+    def _section(self, title: str, tooltip: str, fields: dict[str, Field]) -> Section:
+        section = Section(title, tooltip)
+        rows = QFormLayout()
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setVerticalSpacing(4)
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for name, field in fields.items():
+            rows.addRow(*self._row(name, field))
+        section.column.addLayout(rows)
+        return section
+
+    def _row(self, name: str, field: Field) -> tuple[QLabel, QWidget]:
+        editor = field.make()
+        editor.native.setToolTip(field.tooltip)
         editor.native.setObjectName(name)
-        if name in LIMITS:
-            editor.native.set_range(*LIMITS[name])
+        if field.limits is not None:
+            editor.native.set_range(*field.limits)
+            editor.native.first_step = field.first_step
+        if name == "weights":
+            editor.native.setCompleter(_known_weights())
         self._editors[name] = editor
-        label = QLabel(text)
-        label.setToolTip(tooltip)
-        if value_when_off is None:
+        label = self._labels[name] = QLabel(field.label)
+        label.setToolTip(field.tooltip)
+        label.setMinimumWidth(LABEL_PX)
+        if field.when_off is None:
             return label, editor.native
-        self._optional[name] = OptionalField(editor, value_when_off, tooltip)
+        self._optional[name] = OptionalField(editor, field.when_off, field.tooltip)
         return label, self._optional[name]
+
+
+def _wrapped(tip: str) -> str:
+    """Qt breaks only rich text into lines; a plain tooltip may become wider than the screen."""
+    return f"<p>{html.escape(tip, quote=False).replace(chr(10), '<br>')}</p>"
+
+
+def _known_weights() -> QCompleter:
+    """Names of weights, offered while one is typed."""
+    names = ["none", "imagenet", "micronet", "image-micronet"]
+    with contextlib.suppress(EMTransferError):  # a card that cannot be read is told where weights are loaded
+        names += [entry.name for entry in store.all_entries() if entry.family in ("bundled", "imported")]
+    completer = QCompleter(names)
+    completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+    return completer

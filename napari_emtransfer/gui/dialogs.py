@@ -59,3 +59,10 @@ def confirm_removal(parent: QWidget, stems: Sequence[str]) -> bool:
     named = ", ".join(stems[:5]) + (f" and {len(stems) - 5} more" if len(stems) > 5 else "")
     question = f"Take {named} and their labels out of the project? The image files stay."
     return QMessageBox.question(parent, "Remove micrographs", question) == QMessageBox.StandardButton.Yes
+
+
+def confirm_rate(parent: QWidget, message: str, hint: str) -> bool:
+    """Whether a pretrained encoder may learn as fast as the decoder; No is what Return chooses."""
+    buttons = QMessageBox.StandardButton
+    question = f"{message}\n\n{hint}\n\nTrain with this rate all the same?"
+    return QMessageBox.question(parent, "Learning rate", question, buttons.Yes | buttons.No, buttons.No) == buttons.Yes

@@ -18,7 +18,7 @@ STEPS_PER_DECADE = 3
 
 
 class LogSpinBox(QAbstractSpinBox):
-    """A number over many decades; an arrow or wheel step multiplies by 10^(1/3)."""
+    """A number over many decades; an arrow or wheel step multiplies by 10^(1/3); from 0 it is `first_step`."""
 
     valueChanged = Signal(float)  # noqa: N815 (Qt's spelling)
 
@@ -26,6 +26,7 @@ class LogSpinBox(QAbstractSpinBox):
         super().__init__(parent)
         self._minimum, self._maximum = minimum, maximum
         self._value = maximum
+        self.first_step = 1e-6
         self.setKeyboardTracking(False)
         self.editingFinished.connect(self._take_text)
         self.setValue(maximum)
@@ -50,7 +51,7 @@ class LogSpinBox(QAbstractSpinBox):
 
     def stepBy(self, steps: int) -> None:  # noqa: N802, D102
         if self.value() <= 0:
-            self.setValue(1e-6 if steps > 0 else 0.0)
+            self.setValue(self.first_step if steps > 0 else 0.0)
             return
         exponent = round(math.log10(self.value()) * STEPS_PER_DECADE) + steps
         self.setValue(float(f"{10 ** (exponent / STEPS_PER_DECADE):.1g}"))

@@ -5,20 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QGroupBox, QVBoxLayout, QWidget
 
 from napari_emtransfer.core.config import TrainConfig
-from napari_emtransfer.gui.config_form import FIELDS, ConfigForm
-from napari_emtransfer.gui.latest import Latest
-from napari_emtransfer.gui.plots import RunPlots
+from napari_emtransfer.core.errors import RateError
+from napari_emtransfer.gui.augment_box import attach
+from napari_emtransfer.gui.config_fields import FIELDS
+from napari_emtransfer.gui.config_form import ConfigForm
+from napari_emtransfer.gui.dialogs import confirm_rate
+from napari_emtransfer.gui.latest import SHOW_MS, Latest
+from napari_emtransfer.gui.run_actions import RunActions
 from napari_emtransfer.gui.run_list import RunList
-from napari_emtransfer.gui.widgets import button, clock, interval_text, iou_text, sentence_case, wrapped_label
-from napari_emtransfer.session.state import Phase, RunState
+from napari_emtransfer.gui.run_monitor import RunMonitor, run_text
+from napari_emtransfer.gui.section import Section
+from napari_emtransfer.gui.widgets import button, wrapped_label
+from napari_emtransfer.session.state import Advice, Phase, RunState
 
 if TYPE_CHECKING:
-    from napari_emtransfer.core.data.run import RunRecord
     from napari_emtransfer.gui.viewer_session import ViewerSession
+
+__all__ = ["TrainPanel", "run_text"]
+
+_DECIDES = frozenset({"strategy", "weights", "encoder", "architecture", "normalization", "freeze", "learning_rate"})
+"""Fields on which the recommendation hangs."""
 
 
 class TrainPanel(QWidget):
@@ -28,27 +38,41 @@ class TrainPanel(QWidget):
         super().__init__()
         self._session, self._bridge = owner.session, owner.bridge
         self._overridden: set[str] = set()
+        self._cloned: tuple[TrainConfig, str] | None = None
         self._stale = True
         self._last_phase: Phase | None = None
-        self._listing = 0
         self._run_shown = Latest(self._show_run, self)
         self.proposal_label = wrapped_label("Open a project and paint a few strokes of each class.", name="proposal")
+        self.advice_label = wrapped_label(name="advice")
         self.train_button = button(
             "Fine-tune T",
             "Learn from all labels of this project, in the background; painting goes on.",
             self.start,
             name="fine-tune",
         )
+        self.reset_button = button(
+            "Use this",
+            "Train as proposed: undoes all changes under Advanced.",
+            self.forget_changes,
+            name="use-proposal",
+        )
         self.form = ConfigForm()
-        self.advanced = QCollapsible("Advanced")
-        self.reset_button = button("Back to the proposal", "Undo all changes in this form.", self.forget_changes)
-        self.state_label = wrapped_label(name="run-state")
-        self.plots = RunPlots()
+        attach(self.form.augment_box, owner)
+        self.advanced = Section(
+            "Advanced", "Every choice of the training; the program's proposal stands in the fields.", indented=False
+        )
+        self.monitor = RunMonitor()
+        self.plots, self.state_label = self.monitor.plots, self.monitor.state_label
         self.runs = RunList()
+        self.run_actions = RunActions(owner, self.runs, self, self._take_settings, lambda: self.plots.ink)
+        self._ask_soon = QTimer(self)
+        self._ask_soon.setSingleShot(True)
+        self._ask_soon.setInterval(SHOW_MS)
+        self._ask_soon.timeout.connect(self._ask_advice)
         self._lay_out()
         self._connect()
         self._on_run(self._session.training.state)
-        self._refresh_runs()
+        self.run_actions.refresh()
 
     # ---- what buttons and keys do
 
@@ -61,15 +85,18 @@ class TrainPanel(QWidget):
 
     def resume(self, run_id: str) -> None:
         """Go on with a run from its last checkpoint."""
-        self._bridge.attempt(lambda: self._session.training.resume(run_id))
+        self.run_actions.resume(run_id)
 
     def forget_changes(self) -> None:
         """Fill the form with the proposal again."""
         self._overridden.clear()
+        self._cloned = None
         self._propose()
 
     def refresh_proposal(self) -> None:
         """Ask for a fresh proposal if labels have changed since the last one."""
+        if self._session.project is not None:
+            self.form.set_modality(self._session.project.settings.modality)
         if self._stale and self._session.project is not None and not self._session.training.state.is_active:
             self._propose()
 
@@ -82,25 +109,23 @@ class TrainPanel(QWidget):
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 6, 4, 4)
-        layout.addWidget(self.proposal_label)
-        layout.addWidget(self.train_button)
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.form)
-        column.addWidget(self.reset_button)
-        self.advanced.setDuration(0)
-        self.advanced.toggleButton().setToolTip(
-            "Every choice of the training; the program's proposal stands in the fields."
-        )
-        self.advanced.addWidget(inside)
-        layout.addWidget(self.advanced)
-        layout.addWidget(self.state_label)
-        layout.addWidget(self.plots)
+        self.advanced.column.addWidget(self.form)
         box = QGroupBox("Runs")
-        QHBoxLayout(box).addWidget(self.runs)
-        layout.addWidget(box)
+        QVBoxLayout(box).addWidget(self.runs)
+        box.layout().setContentsMargins(4, 4, 4, 4)
+        for widget in (
+            self.proposal_label,
+            self.advice_label,
+            self.reset_button,
+            self.train_button,
+            self.advanced,
+            self.monitor,
+            box,
+        ):
+            layout.addWidget(widget)
         layout.addStretch(1)
+        self.advice_label.hide()
+        self._say_changes()
 
     def _connect(self) -> None:
         signals, connect = self._session.signals, self._bridge.connect
@@ -110,19 +135,23 @@ class TrainPanel(QWidget):
         connect(signals.micrographs_changed, self._outdate)
         connect(signals.run_changed, self._on_run)
         connect(signals.curves_changed, self._on_curves)
-        self.form.edited.connect(self._overridden.add)
-        self.runs.resume_requested.connect(self.resume)
-        self.runs.use_requested.connect(lambda run_id: self._bridge.attempt(lambda: self._session.use_model(run_id)))
+        connect(signals.advice_changed, self._on_advice)
+        connect(signals.run_advice_changed, self.monitor.set_advice)
+        self.form.edited.connect(self._on_edit)
 
     # ---- the session says
 
     def _on_project(self) -> None:
         self._overridden.clear()
+        self._cloned = None
         self._stale = True
         self.setEnabled(self._session.project is not None)
         self.proposal_label.setText("Paint a few strokes of each class; the proposal then stands here.")
+        self.advice_label.hide()
+        self.monitor.set_advice("")
+        self._say_changes()
         self._on_curves()
-        self._refresh_runs()
+        self.run_actions.refresh()
         if self.isVisible():
             self.refresh_proposal()
 
@@ -133,19 +162,38 @@ class TrainPanel(QWidget):
         if is_new:
             self._stale = True
             self._set_startable(not run.is_active)
-            self._refresh_runs()
+            self.run_actions.refresh()
 
     def _show_run(self, run: RunState) -> None:
-        self.state_label.setText(run_text(run))
-        self.state_label.setVisible(bool(self.state_label.text()))
+        self.monitor.set_run(run, self._session.training.curves, self._session.training.config)
 
     def _on_curves(self) -> None:
         colors = {c.name: c.color for c in self._session.schema.classes}
-        curves = self._session.training.curves
-        self.plots.setVisible(bool(curves.iterations))
-        self.plots.set_curves(curves, colors)
+        self.monitor.set_curves(self._session.training.curves, colors)
+
+    def _on_advice(self, found: Advice) -> None:
+        """What the rules say about strategy and rates, with the source; the user's own choice stays in the form."""
+        mine = self.form.editor("strategy").value
+        other = "" if mine in ("auto", found.strategy) or found.failed else f" You chose {mine}."
+        source = f" (after {found.source})" if found.source else ""
+        self.advice_label.setText(f"{found.reason}{source}{other}")
+        self.advice_label.setToolTip("Which strategy suits labels, weights and their measured gap, and who says so.")
+        self.advice_label.show()
 
     # ---- inside
+
+    def _on_edit(self, name: str) -> None:
+        self._overridden.add(name)
+        self._say_changes()
+        if name in _DECIDES:
+            self._ask_soon.start()
+
+    def _take_settings(self, config: TrainConfig, said: str) -> None:
+        """The settings of an earlier run take the proposal's place, until "Use this"."""
+        self._cloned = (config, said)
+        self._overridden.clear()
+        self.advanced.expand()
+        self._propose()
 
     def _propose(self, then: object = None) -> None:
         """Compute the proposal off the GUI thread (it reads all labels)."""
@@ -154,10 +202,16 @@ class TrainPanel(QWidget):
         def done(found: tuple[TrainConfig, str]) -> None:
             self._stale = False
             config, why = found
+            if self._cloned is not None:
+                config = self._cloned[0]
+                why = f"{why} {self._cloned[1]}"
             self.proposal_label.setText(why + self._said_overrides())
             self.form.fill(config, keep=self._overridden)
+            self._say_changes()
             if callable(then):
                 then()
+            else:
+                self._ask_advice()
 
         def failed(message: str, hint: str) -> None:
             self._set_startable(True)
@@ -171,6 +225,17 @@ class TrainPanel(QWidget):
 
         self._bridge.run(proposed, done=done, failed=failed)
 
+    def _ask_advice(self) -> None:
+        """Have the strategy recommended, where there is anything to transfer; the engine takes about a second."""
+        try:
+            config = self.form.config
+        except ValidationError:
+            return
+        if self._session.project is None or not self.isVisible() or config.weights == "none":
+            self.advice_label.hide()
+            return
+        self._bridge.attempt(lambda: self._session.advice.request(config))
+
     def _launch(self) -> None:
         try:
             config = self.form.config
@@ -181,14 +246,28 @@ class TrainPanel(QWidget):
             )
             self._set_startable(True)
             return
-        if not self._bridge.attempt(lambda: self._session.training.start(config)):
+        if not self._bridge.attempt(lambda: self._start(config)):
             self._set_startable(True)
+
+    def _start(self, config: TrainConfig) -> None:
+        """Start; a rate that would undo the pretraining is asked about once."""
+        try:
+            self._session.training.start(config)
+        except RateError as error:
+            if confirm_rate(self, error.message, error.hint):
+                self._session.training.start(config.model_copy(update={"confirm_uniform_rate": True}))
+            else:
+                self._set_startable(True)
+
+    def _say_changes(self) -> None:
+        self.form.mark_changes(self._overridden)
+        self.reset_button.setVisible(bool(self._overridden) or self._cloned is not None)
 
     def _said_overrides(self) -> str:
         """The fields that the user has changed, in words."""
-        if not self._overridden:
-            return ""
-        return f" Your changes: {', '.join(FIELDS[name][0].lower() for name in FIELDS if name in self._overridden)}."
+        changed = [FIELDS[name].label.lower() for name in FIELDS if name in self._overridden]
+        changed += ["allowed augmentation"] if "illegal_augment" in self._overridden else []
+        return f" Your changes: {', '.join(changed)}." if changed else ""
 
     def _outdate(self) -> None:
         self._stale = True
@@ -197,50 +276,3 @@ class TrainPanel(QWidget):
 
     def _set_startable(self, startable: bool) -> None:
         self.train_button.setEnabled(startable)
-
-    def _refresh_runs(self) -> None:
-        project = self._session.project
-        if project is None:
-            self.runs.set_runs([], frozenset(), False)
-            return
-
-        def read() -> tuple[list[RunRecord], frozenset[str], frozenset[str]]:
-            records = [r for r in project.runs() if r.kind == "train"]
-            ended = [r for r in records if r.status in ("cancelled", "interrupted")]
-            resumable = [r.id for r in ended if project.run(r.id).checkpoint_path("last").is_file()]
-            usable = [r.id for r in records if project.run(r.id).checkpoint_path("best").is_file()]
-            return records, frozenset(resumable), frozenset(usable)
-
-        self._listing += 1
-        listing, is_active = self._listing, self._session.training.state.is_active
-
-        def show(found: tuple[list[RunRecord], frozenset[str], frozenset[str]]) -> None:
-            if listing == self._listing:  # an answer of before is late
-                records, resumable, usable = found
-                self.runs.set_runs(records, resumable, is_active, usable)
-
-        self._bridge.run(read, done=show, failed=lambda *_: None)
-
-
-def run_text(run: RunState) -> str:
-    """One or two sentences about a run."""
-    where = f" on {run.device}" if run.device else ""
-    score = (
-        ""
-        if run.mean_iou is None
-        else f" Held-out IoU {iou_text(run.mean_iou)} {interval_text(run.ci95)}".rstrip() + "."
-    )
-    steps = f"{run.iteration} of {run.n_iterations} iterations"
-    left = f", {clock(run.seconds_left)} left" if run.seconds_left is not None else ""
-    sentence = {
-        Phase.IDLE: "",
-        Phase.STARTING: f"Run {run.run_id} is starting.",
-        Phase.RUNNING: f"Run {run.run_id}{where}: {steps}{left}.",
-        Phase.CANCELLING: f"Run {run.run_id} is being banked.",
-        Phase.FINISHED: f"Run {run.run_id} has finished after {run.iteration} iterations{where}.",
-        Phase.CANCELLED: f"Run {run.run_id} was ended after {run.iteration} iterations; its last checkpoint is kept.",
-        Phase.FAILED: f"Run {run.run_id} failed.",
-        Phase.INTERRUPTED: f"Run {run.run_id} was interrupted.",
-    }[run.phase]
-    said = "" if run.phase is Phase.CANCELLED else " ".join(filter(None, (run.message, run.hint)))
-    return " ".join(filter(None, (sentence + score, sentence_case(run.note), said)))

@@ -50,6 +50,7 @@ def settings_to_go_on(project: Project, run_id: str) -> TrainConfig:
         update={
             "strategy": "auto",
             "normalization": "auto",
+            "freeze": "none",
             "weights": f"run:{run.id}",
             "encoder_learning_rate": None,
             "confirm_uniform_rate": False,

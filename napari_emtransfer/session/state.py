@@ -119,8 +119,8 @@ class Curves:
     iterations: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     learning_rates: dict[str, list[float]] = field(default_factory=dict)
-    memory_gb: list[float] = field(default_factory=list)
     validations: list[ValidationPoint] = field(default_factory=list)
+    memory_gb: list[float] = field(default_factory=list)
     stages: list[StageMark] = field(default_factory=list)
     folds: list[FoldMark] = field(default_factory=list)
 

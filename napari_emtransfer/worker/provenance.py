@@ -138,9 +138,8 @@ def weights_checksum(project: Project | None, config: TrainConfig) -> str | None
     """SHA-256 of the file that a run with `config` starts from; None from scratch, and where there is no such file."""
     kind, _, ref = config.weights.partition(":")
     if kind == "run":
-        root = project.run(ref).root if project is not None else Path()
-        files = [p for p in (root / "best.safetensors", *sorted(root.glob("fold-*/best.safetensors"))) if p.is_file()]
-        return store.sha256_of(files[0]) if files else None
+        start = None if project is None else project.run(ref).starting_point()
+        return None if start is None else store.sha256_of(start)
     if Path(config.weights).is_file():
         return store.sha256_of(Path(config.weights))
     try:
