@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_emtransfer.core.config import Architecture, TrainConfig
 from napari_emtransfer.core.data.intensity import Standardization
 from napari_emtransfer.core.data.label_survey import LabelSurvey, survey
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.resample import WorkingView
+from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.nn import devices, store
 from napari_emtransfer.core.nn.gap import MAX_WINDOWS, domain_gap
+from napari_emtransfer.core.nn.ground import View
 from napari_emtransfer.core.nn.trainer import initial_model
 from napari_emtransfer.core.rates import FINE_TUNE_RATIO, measured_encoder_rate
 from napari_emtransfer.core.recommend import Recommendation, gap_class
@@ -129,14 +132,14 @@ def _gap(project: Project, config: TrainConfig, stems: tuple[str, ...], *, may_f
 
 
 class _Wanted(NamedTuple):
-    """What a gap depends on: not the labels, which change all the time. `chosen` is (stem, checksum, scale)."""
+    """What a gap depends on: not the labels, which change all the time. `chosen` is (stem, its look)."""
 
     root: Path
     architecture: Architecture
     encoder: str
     weights: str
     stamp: int
-    chosen: tuple[tuple[str, str, float], ...]
+    chosen: tuple[tuple[str, str], ...]
 
 
 @lru_cache(maxsize=_KEPT_GAPS)
@@ -148,17 +151,39 @@ def _measured(wanted: _Wanted, threads: int | None) -> float | None:
         return domain_gap(initial_model(config, _ANY_CLASSES), list(_views(project, wanted.chosen)))
 
 
-def _views(project: Project, chosen: tuple[tuple[str, str, float], ...]) -> Iterator[WorkingView]:
+def _views(project: Project, chosen: tuple[tuple[str, str], ...]) -> Iterator[View]:
     """As a training would see them; a micrograph that cannot be opened now is told of elsewhere."""
-    for stem, _, _ in chosen:
+    for stem, _ in chosen:
         with suppress(EMTransferError):
-            yield working_view(open_for(project, stem), Standardization(), project.settings.working_pixel_size_nm)
+            micrograph = open_for(project, stem)
+            view = working_view(micrograph, Standardization(), project.settings.working_pixel_size_nm)
+            bar = micrograph.info_bar
+            # Letters and lines are nothing that the pretraining data could resemble.
+            yield view if bar is None or bar.y0 == 0 else _Above(view, view.to_working(bar).y0)
 
 
-def _chosen(project: Project, stems: tuple[str, ...]) -> tuple[tuple[str, str, float], ...]:
+@dataclass(frozen=True)
+class _Above:
+    """The first rows of a view, without the info bar below them."""
+
+    view: WorkingView
+    n_rows: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) in working pixels."""
+        return self.n_rows, self.view.shape[1]
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Pixels of `window`, (h, w)."""
+        return self.view.read(window)
+
+
+def _chosen(project: Project, stems: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     places = np.unique(np.linspace(0, len(stems) - 1, min(MAX_WINDOWS, len(stems))).round().astype(int))
-    checksums = {record.stem: record.checksum for record in project.micrographs()}
-    return tuple((stems[i], checksums[stems[i]], project.scale(stems[i])) for i in places)
+    records = {record.stem: record for record in project.micrographs()}
+    found = [(records[stems[i]], project.scale(stems[i])) for i in places]
+    return tuple((r.stem, f"{r.checksum} {r.frame} {scale} {r.info_bar}") for r, scale in found)
 
 
 def _located(project: Project, config: TrainConfig) -> str:

@@ -8,6 +8,7 @@ from worker_projects import CLASSES, QUICK, make_project, new_run
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.label_survey import LabelSurvey
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import EMTransferError, WeightsError
 from napari_emtransfer.core.events import TERMINAL, RunFailed, RunFinished
 from napari_emtransfer.core.nn import store
@@ -167,6 +168,23 @@ def test_a_rate_that_the_weights_carry_is_used_without_asking(project_root, tmp_
     assert config.encoder_learning_rate == config.learning_rate == 1e-3
     assert not config.confirm_uniform_rate  # nobody did
     check_rates(config)
+
+
+def test_the_info_bar_is_not_looked_at(project_root, weights):
+    config = OPEN.model_copy(update={"weights": str(weights)})
+    with Project.open(project_root) as project:
+        gap_of = recommend_handler.domain_gap
+        shapes = []
+        for record in project.micrographs():
+            project.update_micrograph(record.stem, info_bar=Window(y0=80, x0=0, y1=96, x1=128))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            recommend_handler,
+            "domain_gap",
+            lambda model, views: (shapes.extend(v.shape for v in views), gap_of(model, views))[1],
+        )
+        assert 0 <= recommended(project_root, config)["gap"] <= 1
+    assert shapes == [(80, 128)] * 4
 
 
 def test_auto_is_resolved_for_a_training(project_root, weights):
