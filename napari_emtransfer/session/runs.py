@@ -22,7 +22,7 @@ def newest_model(project: Project) -> RunRecord | None:
 
 def newest_to_go_on_from(project: Project) -> RunRecord | None:
     """The newest training run whose best checkpoint another training can start from."""
-    return _newest(project, lambda run: run.checkpoint_path("best").is_file())
+    return _newest(project, lambda run: run.starting_point() is not None)
 
 
 def _newest(project: Project, suits: Callable[[Run], bool]) -> RunRecord | None:

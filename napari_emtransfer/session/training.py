@@ -234,7 +234,7 @@ class TrainingController:
         project = self._context.project
         if project is None or self.state.run_id is None:
             return False
-        return project.run(self.state.run_id).checkpoint_path("last").is_file()
+        return project.run(self.state.run_id).is_resumable
 
     def _mark_interrupted(self, run_id: str | None, message: str) -> None:
         """So that it is offered for resuming; a process that died could not say so itself."""
