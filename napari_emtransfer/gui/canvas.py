@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
 from napari_emtransfer.gui.bridge import Bridge
 from napari_emtransfer.gui.canvas_image import CanvasImage
+from napari_emtransfer.gui.canvas_text import CanvasText
 from napari_emtransfer.gui.image_cache import ImageCache
 from napari_emtransfer.gui.painting import StrokeWatcher
 from napari_emtransfer.gui.tile_layers import TileLayers, focus_on
@@ -41,6 +42,7 @@ class Canvas(QObject):
         self._viewer, self._session, self._bridge = viewer, session, bridge
         self.layers = ViewerLayers(viewer)
         self.tiles = TileLayers(viewer)
+        self._text = CanvasText(viewer)
         self._images = ImageCache(session, bridge)
         self._generation = 0
         self._shown: CanvasImage | None = None
@@ -96,6 +98,7 @@ class Canvas(QObject):
         self._flush_strokes()
         self._session.look_at(self._visible_window() if self.shown == self._session.current else None)
         self._session.tick()
+        self._text.fit()
         if self._entropy_due is not None and time.monotonic() >= self._entropy_due:
             self._entropy_due = None
             self.layers.refresh_entropy()
@@ -201,10 +204,7 @@ class Canvas(QObject):
             self._entropy_due = self._entropy_due or time.monotonic() + ENTROPY_SECONDS
 
     def _show_text(self) -> None:
-        overlay = _text_overlay(self._viewer)
-        text = self._session.text_overlay if self._shown is not None else ""
-        overlay.text = text
-        overlay.visible = bool(text)
+        self._text.show(self._session.text_overlay if self._shown is not None else "")
 
     def _ask_for_prediction(self) -> None:
         """Predict what is shown unless the newest model has done so already."""
@@ -275,8 +275,3 @@ class Canvas(QObject):
 
 def _union(a: Window, b: Window) -> Window:
     return Window(y0=min(a.y0, b.y0), x0=min(a.x0, b.x0), y1=max(a.y1, b.y1), x1=max(a.x1, b.x1))
-
-
-def _text_overlay(viewer: ViewerModel):  # noqa: ANN202 (napari's overlay, which has moved in 0.9)
-    canvas = getattr(viewer, "canvas", None)
-    return canvas.overlays.text if canvas is not None else viewer.text_overlay

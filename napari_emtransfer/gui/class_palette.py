@@ -9,6 +9,8 @@ from napari_emtransfer.core.data.labels import LabelClass, LabelSchema
 from napari_emtransfer.gui.widgets import swatch, wrapped_label
 
 N_COLUMNS = 2
+WIDEST_IN_COLUMN_PX = 150
+"""With a longer name among them the classes stand below each other: half a word is no name."""
 
 
 class ClassPalette(QWidget):
@@ -34,10 +36,12 @@ class ClassPalette(QWidget):
             old.hide()
             old.deleteLater()
         self._empty.setVisible(len(schema) == 0)
-        for index, label_class in enumerate(schema.classes):
-            widget = self._button(label_class)
+        buttons = [self._button(label_class) for label_class in schema.classes]
+        n_columns = N_COLUMNS if all(b.sizeHint().width() <= WIDEST_IN_COLUMN_PX for b in buttons) else 1
+        for index, (label_class, widget) in enumerate(zip(schema.classes, buttons, strict=True)):
             self._group.addButton(widget, label_class.value)
-            self._layout.addWidget(widget, 1 + index // N_COLUMNS, index % N_COLUMNS)
+            span = N_COLUMNS // n_columns
+            self._layout.addWidget(widget, 1 + index // n_columns, index % n_columns, 1, span)
 
     def set_chosen(self, value: int) -> None:
         """Press the button of a label value without a signal; 0 and unknown values press none."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from napari_emtransfer.session.labelling import LabellingController
 
 KEY: Final = "live"
+PREDICTED: Final = "megapixels"
+"""What the last step counts; it is over in no time, and its pixels speak for themselves."""
 STILL_SECONDS: Final = 0.25
 """A view that has moved is asked for when it has stood still for so long."""
 
@@ -203,7 +205,7 @@ class LiveController:
         if question is None:
             return
         match event:
-            case ProgressMade():
+            case ProgressMade() if event.what != PREDICTED:
                 question.progress = f"{event.done:.0f} of {event.total:.0f} {event.what}"
                 self._show_progress()
                 return

@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_emtransfer.core.events import EngineReady, RegionPredicted, RunFailed, RunFinished
+from napari_emtransfer.gui.canvas_text import in_lines
 from napari_emtransfer.gui.loop_bar import LoopBar, live_text
 from napari_emtransfer.session.state import LiveState
 from napari_emtransfer.worker.protocol import LIVE_RUN
@@ -71,7 +72,8 @@ def test_a_stroke_is_answered_by_an_overlay_and_undo_by_another(painter, runner)
     answer(painter, runner, 2)
     window = session.tile.window
     painter.wait(lambda: (layers.prediction.data[window.slices] == 2).all(), "the overlay")
-    painter.wait(lambda: painter.viewer.canvas.overlays.text.text.startswith("live head · IoU"), "its name")
+    text = painter.viewer.canvas.overlays.text
+    painter.wait(lambda: " · ".join(text.text.splitlines()).startswith("live head · IoU"), "its name")
     painter.click(painter.dock.label_panel.tools.undo_button)
     painter.wait(lambda: len(runner.engine.requests) == asked + 2, "the request after undo", 3)
     assert not session.project.annotations.read(session.current).any()
@@ -99,6 +101,18 @@ def test_next_tile_is_asked_for_and_the_view_of_the_old_one_is_no_place(painter,
     assert session.current != before
     assert all(window in [tile.window for tile in session.labelling.grid(stem)] for stem, window in places)
     assert len(places) == 2
+
+
+def test_the_line_on_the_canvas_breaks_where_the_canvas_ends():
+    text = "live head · IoU matrix .96 · secondary precipitate .88 — 34 % of this tile labelled, training tile"
+    assert in_lines(text, 200) == [text]
+    lines = in_lines(text, 50)
+    assert lines == [
+        "live head · IoU matrix .96",
+        "secondary precipitate .88",
+        "34 % of this tile labelled, training tile",
+    ]
+    assert in_lines("", 50) == [""]
 
 
 def test_without_a_project_the_key_does_nothing(window):
