@@ -80,8 +80,10 @@ def evaluate(request: EvaluateRequest, emit: Emit, control: RunControl) -> dict[
     }
 
 
-def calibration_of(model: TrainedModel, ground: Ground, samples: Mapping[str, PixelSample]) -> Calibration:
+def calibration_of(model: TrainedModel, ground: Ground, samples: Mapping[str, PixelSample]) -> Calibration | None:
     """What the model's own temperature gives on a ground; on that which it was fitted on, told without flattery."""
+    if not samples:  # so few labels in a window of a large micrograph that none was drawn
+        return None
     words = f"temperature {model.temperature:.2f}, fitted on the validation ground of the run"
     if model.temperature == 1:
         return apply_calibration(samples, 1.0, "no temperature has been fitted for this model")

@@ -47,9 +47,11 @@ def measure_run(
         return load_model(project, run.id, predict) if fold is None else load_fold(run, fold, predict)
 
     measurement = measure(project, model_for, ground, run.labels, should_stop)
-    calibration = fit_calibration(measurement.samples, "the validation ground")
-    for path in run.model_paths():
-        set_temperature(path, calibration.temperature)
+    samples = measurement.samples
+    calibration = fit_calibration(samples, "the validation ground") if samples else None
+    if calibration is not None:
+        for path in run.model_paths():
+            set_temperature(path, calibration.temperature)
     result = measurement.evaluation(ground, calibration).model_dump(mode="json")
     if isinstance(fit, FoldsFit):
         return result | {"ended": fit.ended, "folds": list(_folds(split, fit, measurement))}

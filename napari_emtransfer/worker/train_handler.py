@@ -69,14 +69,18 @@ def _clear_torn_checkpoints(run: Run) -> None:
 
 
 def _recording(run: Run, emit: Emit) -> Emit:
-    """Events go into the run's folder as well, and its record says how far it is, should it be killed."""
+    """Events go into the run's folder as well, and its record says how far it is, should it be killed.
+
+    The validations of a single fold say nothing of the run as a whole.
+    """
+    has_folds = run.config.get("folds") is not None
 
     def record(event: Event) -> None:
         run.append_event(event)
         match event:
             case CheckpointSaved():
                 run.update(iterations=event.iteration)
-            case ValidationEnded(is_best=True):
+            case ValidationEnded(is_best=True) if not has_folds:
                 run.update(mean_iou=event.mean_iou)
         emit(event)
 
@@ -115,7 +119,10 @@ class _Training:
         device = devices.describe(devices.resolve_device(config.compute.device))
         split = self.run.split() if known else self._choose_split(config)
         config, reason = (config, "") if known else self._resolved(config)
-        if not known:
+        if known:
+            made_of = provenance.provenance_of(self.run)
+            reason = made_of.reason if made_of else ""
+        else:
             reason = self._note_down(config, split, reason, device)
         regions = split.part("validation")
         ground = describe(self.project, self.run, split, ("validation",), regions)

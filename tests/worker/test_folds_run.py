@@ -24,7 +24,7 @@ from napari_emtransfer.core.events import (
     ValidationEnded,
 )
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, read_meta, set_temperature
-from napari_emtransfer.worker import fit
+from napari_emtransfer.worker import evaluate_handler, fit
 from napari_emtransfer.worker.control import Cancelled, RunControl
 from napari_emtransfer.worker.models import load_fold, load_model, predict_native
 from napari_emtransfer.worker.prediction_sinks import mask_of
@@ -399,3 +399,31 @@ def test_calibration_is_fitted_reported_and_evaluated(folded):
     again = evaluate(root, "validation")["calibration"]
     assert again["temperature"] == pytest.approx(calibration["temperature"])
     assert again["ece_before"] == pytest.approx(calibration["ece_before"], abs=1e-6)
+
+
+def test_few_labels_that_none_was_drawn_of_end_no_run(two_runs, monkeypatch, tmp_path):
+    root = shutil.copytree(two_runs.parent, tmp_path / "copy") / "project"
+    monkeypatch.setattr(evaluate_handler, "_share_to_draw", lambda *_: 0.0)
+    result = train(root, GIVEN.model_copy(update={"iterations": 1}))[-1].result
+    assert result["calibration"] is None
+    assert result["mean_iou"] is not None
+    assert evaluate(root, "test")["calibration"] is None
+
+
+def test_the_record_of_a_run_with_folds_holds_no_single_folds_figure(folded):
+    root, events = folded
+    with Project.open(root) as project:
+        assert project.runs()[0].mean_iou == events[-1].result["mean_iou"]
+    half = []
+    other = make_project(root.parent / "half")
+    control = RunControl()
+
+    def stop(event):
+        if isinstance(event, ValidationEnded):
+            control.abandon()
+            half.append(event.mean_iou)
+
+    train(other, FOLDS, control=control, on_event=stop)
+    with Project.open(other) as project:
+        assert half[0] is not None
+        assert project.runs()[0].mean_iou is None
