@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
+from napari_emtransfer.core.events import ParameterGroup
 from napari_emtransfer.gui.section import Section
 from napari_emtransfer.gui.widgets import sentence_case, wrapped_label
 from napari_emtransfer.session.state import StageMark
@@ -13,10 +16,8 @@ TIPS = (
     "Part of the network; encoder 5 is the deepest stage of the encoder.",
     "Numbers that may be learnt in it.",
     "Highest learning rate of its course; frozen parts stay exactly as they were loaded.",
-    "Weight decay.",
+    "Weight decay; norms and biases have none.",
 )
-ROW_PX = 20
-HEAD_PX = 28
 
 
 class GroupsTable(Section):
@@ -51,13 +52,22 @@ class GroupsTable(Section):
         self.setVisible(stage is not None)
         if stage is None:
             return
-        self.set_note(
-            f"stage {stage.stage + 1} of {stage.n_stages}, {stage.name}" if stage.n_stages > 1 else stage.name
-        )
+        self.set_note(f"stage {stage.stage} of {stage.n_stages}, {stage.name}" if stage.n_stages > 1 else stage.name)
         self.reason_label.setText(sentence_case(stage.reason))
         self.tree.clear()
-        for group in stage.groups:
-            rate = f"{group.learning_rate:.2g}" if group.learning_rate else "frozen"
-            decay = f"{group.weight_decay:g}" if group.learning_rate else "–"
-            self.tree.addTopLevelItem(QTreeWidgetItem([group.part, f"{group.n_parameters:,}", rate, decay]))
-        self.tree.setFixedHeight(HEAD_PX + ROW_PX * max(1, len(stage.groups)))
+        for row in group_rows(stage.groups):
+            self.tree.addTopLevelItem(QTreeWidgetItem(row))
+        rows = self.tree.topLevelItemCount() * max(self.tree.sizeHintForRow(0), 1)
+        self.tree.setFixedHeight(self.tree.header().sizeHint().height() + rows + 2 * self.tree.frameWidth())
+
+
+def group_rows(groups: Sequence[ParameterGroup]) -> list[list[str]]:
+    """One row of texts per part: its norms and biases, which have no weight decay, are counted with the rest."""
+    rows = []
+    for part in dict.fromkeys(group.part for group in groups):
+        own = [group for group in groups if group.part == part]
+        rate = max(group.learning_rate for group in own)
+        decay = f"{max(group.weight_decay for group in own):g}" if rate else "–"
+        n_parameters = sum(group.n_parameters for group in own)
+        rows.append([part, f"{n_parameters:,}", f"{rate:.2g}" if rate else "frozen", decay])
+    return rows

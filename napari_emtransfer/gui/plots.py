@@ -16,10 +16,12 @@ from napari_emtransfer.session.state import Curves
 
 REDRAW_MS = 2 * SHOW_MS
 MAX_POINTS = 400
-HEIGHT_PX = 370
+HEIGHT_PX = 390
 AXIS_PX = 46
+RATE_DECADES = 4
 MEAN = "mean"
 TRAINING = "training"
+TRAINING_COLOR = "#9A9A9A"
 _TIPS = {
     MEAN: "Mean over the classes on the held-out ground: what the best checkpoint is chosen by.",
     TRAINING: "Mean IoU on the training crops of late. Far above the held-out one: too few labels or specimens.",
@@ -96,7 +98,11 @@ class RunPlots(QWidget):
         )
         self.iou_plot.setYRange(0, 1, padding=0.02)
         self.rate_plot.setLogMode(x=False, y=True)
+        self.rate_plot.getAxis("left").logTickStrings = _powers_of_ten
         self.rate_plot.setLabel("bottom", "iteration")
+        for plot in (self.loss_plot, self.iou_plot):  # one row of numbers is enough for one common axis
+            plot.getAxis("bottom").setStyle(showValues=False)
+            plot.getAxis("bottom").setHeight(6)
         for plot in (self.iou_plot, self.rate_plot):
             plot.setXLink(self.loss_plot)
         self.legend = Legend()
@@ -117,7 +123,7 @@ class RunPlots(QWidget):
         if curves.run_id != self._curves.run_id or dict(colors) != dict(self._colors):
             self._drop_lines()
         self._curves, self._colors = curves, dict(colors)
-        names = self._colors | {MEAN: self._ink_color, TRAINING: self._ink_color}
+        names = self._colors | {MEAN: self._ink_color, TRAINING: TRAINING_COLOR}
         if list(names) != list(self.legend.ticks):
             self.legend.set_names(names)
         if not self._timer.isActive():
@@ -157,7 +163,7 @@ class RunPlots(QWidget):
                 plot.getAxis(side).setTextPen(self._ink_color)
         self._loss_line.setPen(pg.mkPen(self._ink_color, width=1.5))
         self._drop_lines()
-        self.legend.set_names(self._colors | {MEAN: color, TRAINING: color})
+        self.legend.set_names(self._colors | {MEAN: color, TRAINING: TRAINING_COLOR})
         self._timer.start()
 
     # ---- inside
@@ -170,10 +176,10 @@ class RunPlots(QWidget):
         line.setVisible(name not in self.legend.hidden)
 
     def _add_line(self, name: str) -> pg.PlotDataItem:
-        color = self._ink_color if name in (MEAN, TRAINING) else self._colors[name]
+        color = {MEAN: self._ink_color, TRAINING: TRAINING_COLOR}.get(name) or self._colors[name]
         pen = pg.mkPen(color, width=2.5 if name == MEAN else 1.2)
         if name == TRAINING:
-            pen = pg.mkPen(color, width=1.0, dash=[2, 4])
+            pen = pg.mkPen(color, width=1.5, dash=[2, 3])
         symbol = None if name == TRAINING else "o"
         line = self.iou_plot.plot(
             pen=pen, symbol=symbol, symbolSize=5 if name == MEAN else 3, symbolPen=None, symbolBrush=pen.color()
@@ -193,11 +199,14 @@ class RunPlots(QWidget):
             iterations = np.array(self._curves.iterations[: len(values) : step], dtype=float)
             heights[heights <= 0] = np.nan  # no logarithm
             self._rate_lines[name].setData(iterations, heights)
+        highest = max((rate for values in rates.values() for rate in values if rate > 0), default=None)
+        if highest is not None:  # the end of the course, near zero, tells nothing
+            self.rate_plot.setYRange(np.log10(highest) - RATE_DECADES, np.log10(highest) + 0.2, padding=0)
         self.rate_legend.setText(rate_legend_text(rates))
 
     def _draw_marks(self) -> None:
         """Where stages and folds begin; the first of each begins with the run and needs no line."""
-        stages = [(m.iteration, f"stage {m.stage + 1}") for m in self._curves.stages if m.stage > 0]
+        stages = [(m.iteration, f"stage {m.stage}") for m in self._curves.stages if m.stage > 1]
         folds = [(m.iteration, f"fold {m.fold + 1}") for m in self._curves.folds if m.fold > 0]
         wanted = tuple(sorted(stages + folds))
         if wanted == self._marked:
@@ -226,7 +235,7 @@ class RunPlots(QWidget):
 
     def _plot(self, row: int, title: str) -> pg.PlotItem:
         plot = add_plot(self._view, row, title)
-        self._view.ci.layout.setRowStretchFactor(row, 3 if row == 1 else 2)
+        self._view.ci.layout.setRowStretchFactor(row, 4 if row == 1 else 3)
         return plot
 
 
@@ -241,6 +250,11 @@ def add_plot(view: pg.GraphicsLayoutWidget, row: int, title: str) -> pg.PlotItem
     plot.getAxis("left").enableAutoSIPrefix(False)  # "loss (×0.001)" is no unit that anybody reads
     plot.showGrid(x=False, y=True, alpha=0.15)
     return plot
+
+
+def _powers_of_ten(values: Collection[float], _scale: float, _spacing: float) -> list[str]:
+    """Ticks at whole powers as "1e-4"; pyqtgraph's own mix "0.001" with "10⁻⁵"."""
+    return [f"1e{round(v)}" if abs(v - round(v)) < 1e-6 else "" for v in values]
 
 
 def rate_legend_text(names: Collection[str]) -> str:

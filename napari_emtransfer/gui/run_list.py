@@ -103,7 +103,7 @@ class RunList(QWidget):
             if record.id in chosen:
                 item.setSelected(True)
         if not self.chosen:
-            self._select_resumable()
+            self._select_one()
         self._update_buttons()
 
     @property
@@ -171,11 +171,12 @@ class RunList(QWidget):
             self.compare_button,
         )
 
-    def _select_resumable(self) -> None:
-        for row in range(self.tree.topLevelItemCount()):
-            if self.tree.topLevelItem(row).data(0, Qt.ItemDataRole.UserRole) in self._resumable:
-                self.tree.topLevelItem(row).setSelected(True)
-                return
+    def _select_one(self) -> None:
+        """The newest run that can be resumed, else the newest."""
+        items = [self.tree.topLevelItem(row) for row in range(self.tree.topLevelItemCount())]
+        resumable = [item for item in items if item.data(0, Qt.ItemDataRole.UserRole) in self._resumable]
+        for item in (resumable or items)[:1]:
+            item.setSelected(True)
 
     def _update_buttons(self) -> None:
         one = self.selected

@@ -29,6 +29,8 @@ __all__ = ["TrainPanel", "run_text"]
 
 _DECIDES = frozenset({"strategy", "weights", "encoder", "architecture", "normalization", "freeze", "learning_rate"})
 """Fields on which the recommendation hangs."""
+_RULED = frozenset({"strategy", "normalization", "freeze", "encoder_learning_rate"})
+"""Fields that the recommendation fills in where they are left open."""
 
 
 class TrainPanel(QWidget):
@@ -50,11 +52,14 @@ class TrainPanel(QWidget):
             self.start,
             name="fine-tune",
         )
-        self.reset_button = button(
+        self.use_button = button(
             "Use this",
-            "Train as proposed: undoes all changes under Advanced.",
-            self.forget_changes,
-            name="use-proposal",
+            "Leaves strategy, norms and the encoder's rate to this recommendation; your other changes stay.",
+            self.use_recommendation,
+            name="use-recommendation",
+        )
+        self.reset_button = button(
+            "Back to the proposal", "Undo all changes in this form.", self.forget_changes, name="reset"
         )
         self.form = ConfigForm()
         attach(self.form.augment_box, owner)
@@ -93,6 +98,16 @@ class TrainPanel(QWidget):
         self._cloned = None
         self._propose()
 
+    def use_recommendation(self) -> None:
+        """Leave to the rules what they decide; what else the user has changed stays."""
+        plain = {name: value for name, value in TrainConfig().model_dump().items() if name in _RULED}
+        self.form.fill(self.form.config.model_copy(update=plain))
+        self._overridden -= _RULED
+        if self._cloned is not None:
+            self._cloned = (self._cloned[0].model_copy(update=plain), self._cloned[1])
+        self._say_changes()
+        self._ask_advice()
+
     def refresh_proposal(self) -> None:
         """Ask for a fresh proposal if labels have changed since the last one."""
         if self._session.project is not None:
@@ -110,13 +125,14 @@ class TrainPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 6, 4, 4)
         self.advanced.column.addWidget(self.form)
+        self.advanced.column.addWidget(self.reset_button)
         box = QGroupBox("Runs")
         QVBoxLayout(box).addWidget(self.runs)
         box.layout().setContentsMargins(4, 4, 4, 4)
         for widget in (
             self.proposal_label,
             self.advice_label,
-            self.reset_button,
+            self.use_button,
             self.train_button,
             self.advanced,
             self.monitor,
@@ -124,7 +140,7 @@ class TrainPanel(QWidget):
         ):
             layout.addWidget(widget)
         layout.addStretch(1)
-        self.advice_label.hide()
+        self._hide_advice()
         self._say_changes()
 
     def _connect(self) -> None:
@@ -147,7 +163,7 @@ class TrainPanel(QWidget):
         self._stale = True
         self.setEnabled(self._session.project is not None)
         self.proposal_label.setText("Paint a few strokes of each class; the proposal then stands here.")
-        self.advice_label.hide()
+        self._hide_advice()
         self.monitor.set_advice("")
         self._say_changes()
         self._on_curves()
@@ -179,6 +195,11 @@ class TrainPanel(QWidget):
         self.advice_label.setText(f"{found.reason}{source}{other}")
         self.advice_label.setToolTip("Which strategy suits labels, weights and their measured gap, and who says so.")
         self.advice_label.show()
+        self.use_button.setVisible(bool(other))
+
+    def _hide_advice(self) -> None:
+        self.advice_label.hide()
+        self.use_button.hide()
 
     # ---- inside
 
@@ -232,7 +253,7 @@ class TrainPanel(QWidget):
         except ValidationError:
             return
         if self._session.project is None or not self.isVisible() or config.weights == "none":
-            self.advice_label.hide()
+            self._hide_advice()
             return
         self._bridge.attempt(lambda: self._session.advice.request(config))
 
@@ -261,7 +282,7 @@ class TrainPanel(QWidget):
 
     def _say_changes(self) -> None:
         self.form.mark_changes(self._overridden)
-        self.reset_button.setVisible(bool(self._overridden) or self._cloned is not None)
+        self.reset_button.setEnabled(bool(self._overridden) or self._cloned is not None)
 
     def _said_overrides(self) -> str:
         """The fields that the user has changed, in words."""

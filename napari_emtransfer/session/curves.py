@@ -49,7 +49,7 @@ def plateau_text(curves: Curves, config: TrainConfig) -> str:
     if stale == 0:
         return "The last validation was the best."
     stage = curves.stages[-1] if curves.stages else None
-    if stage is not None and stage.stage + 1 < stage.n_stages:
+    if stage is not None and stage.stage < stage.n_stages:
         return f"No better for {stale} of {_count(config.plateau, 'validation')}; then the next stage begins."
     if config.patience is not None:
         return f"No better for {stale} of {_count(config.patience, 'validation')}; then the run ends."

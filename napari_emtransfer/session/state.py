@@ -86,7 +86,7 @@ class ValidationPoint:
 
 @dataclass(frozen=True)
 class StageMark:
-    """A stage of the strategy that began after `iteration` iterations, with its parameter groups."""
+    """Stage `stage` (from 1) of the strategy, which began after `iteration` iterations, with its parameter groups."""
 
     iteration: int
     stage: int

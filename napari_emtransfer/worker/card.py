@@ -126,7 +126,7 @@ def _training(made_of: Provenance, run: Run) -> Iterator[str]:
 
 
 def _stage_table(stage: StageBegan) -> Iterator[str]:
-    yield f"Stage {stage.stage + 1} of {stage.n_stages}, {stage.name}, from iteration {stage.iteration}: {stage.reason}"
+    yield f"Stage {stage.stage} of {stage.n_stages}, {stage.name}, from iteration {stage.iteration}: {stage.reason}"
     yield ""
     yield "| part | parameters | learning rate | weight decay |"
     yield "|---|---|---|---|"

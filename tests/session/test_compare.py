@@ -45,7 +45,7 @@ def validation(i, n_stale=0, mean_iou=0.5):
     )
 
 
-def stage(i, number=0, n=3):
+def stage(i, number=1, n=3):
     return StageBegan(run_id="r", iteration=i, stage=number, n_stages=n, name=f"s{number}", reason="why", groups=GROUPS)
 
 
@@ -84,7 +84,7 @@ def test_stages_and_folds_are_marked_once_where_they_began():
         FoldBegan(run_id="r", fold=0, n_folds=2, held_out=("a",)),
         stage(0),
         iteration(5, head=1e-3),
-        stage(5, 1),
+        stage(5, 2),
         iteration(10, head=1e-3),
         FoldBegan(run_id="r", fold=1, n_folds=2, held_out=("b",)),
         stage(10),
@@ -95,7 +95,7 @@ def test_stages_and_folds_are_marked_once_where_they_began():
     ]
     curves = replayed("r", events)
     assert [(f.fold, f.iteration) for f in curves.folds] == [(0, 0), (1, 10)]
-    assert [(s.stage, s.iteration) for s in curves.stages] == [(0, 0), (1, 5), (0, 10)]
+    assert [(s.stage, s.iteration) for s in curves.stages] == [(1, 0), (2, 5), (1, 10)]
     assert curves.iterations == [5, 10]
     assert curves.stages[0].groups == GROUPS
 
@@ -106,7 +106,7 @@ def test_stages_and_folds_are_marked_once_where_they_began():
         (0, [], TrainConfig(), "The last validation was the best."),
         (2, [], TrainConfig(patience=5), "No better for 2 of 5 validations; then the run ends."),
         (1, [stage(0)], TrainConfig(plateau=2), "No better for 1 of 2 validations; then the next stage begins."),
-        (3, [stage(0, 2)], TrainConfig(plateau=2), "No better for 3 validations."),
+        (3, [stage(0, 3)], TrainConfig(plateau=2), "No better for 3 validations."),
     ],
 )
 def test_the_plateau_is_counted_towards_what_it_ends(n_stale, stages, config, words):
