@@ -12,7 +12,7 @@ from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.events import Event, ProgressMade, RegionPredicted, RunCancelled, RunFailed, RunFinished
 from napari_emtransfer.session.engine import EngineController
 from napari_emtransfer.session.live_place import Place, place_in_view
-from napari_emtransfer.session.live_words import failed_state, ready_state, updating_state
+from napari_emtransfer.session.live_words import failed_state, ready_state, updating_state, weights_notice
 from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StrokesSaved
 from napari_emtransfer.session.overlays import Overlays, read_region
 from napari_emtransfer.session.state import LiveState
@@ -128,10 +128,13 @@ class LiveController:
         self.labels_changed()
 
     def weights_changed(self) -> None:
-        """Another model is in use, or none: stand on its features from now on."""
-        if self.enabled and self._choose() != self._config:
-            self._config = self._choose()
-            self.labels_changed()
+        """Another model is in use, or none: stand on its features from now on, and say whose overlay is shown."""
+        config = self._choose() if self.enabled else self._config
+        if config == self._config:
+            return
+        self._config = config
+        self._context.signals.notice_posted.emit(*weights_notice(config.weights))
+        self.labels_changed()
 
     def labels_changed(self) -> None:
         """Labels, or what the head stands on, are new: have them saved at once, and learn from them then."""

@@ -41,3 +41,11 @@ def failed_state(event: RunFailed) -> LiveState:
 
 def _told(event: RunFailed) -> str:
     return f"{event.message} {event.hint}".rstrip()
+
+
+def weights_notice(weights: str) -> tuple[str, str]:
+    """(message, hint) when the head stands on something else from now on: whoever has just trained looks for that."""
+    kind, _, name = weights.partition(":")
+    if kind != "run":
+        return "The live head goes on without the features of a run.", ""
+    return f"The overlay stays the live head's, now on features of run {name}.", "Live off (L) shows the run's own."

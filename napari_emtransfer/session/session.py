@@ -148,6 +148,7 @@ class Session(MicrographCommands):
         self.labelling.save_now()  # a class that is painted is not to be taken away
         project.set_schema(renamed(project.schema, names, colors))
         self.signals.schema_changed.emit()
+        self.live.labels_changed()
         self.measuring.refresh()
 
     def show(self, stem: str | None) -> None:

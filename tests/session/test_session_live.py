@@ -330,9 +330,12 @@ def test_without_a_model_nothing_is_left_when_it_is_switched_off(live, runner):
 
 def test_a_finished_training_is_what_it_stands_on_next(live, runner):
     assert asked(runner)[-1].config.weights == "none"
-    run = make_model(live)
+    run, recorder = make_model(live), Recorder(live.signals)
     live.use_model(run)
     assert asked(runner)[-1].config.weights == f"run:{run}"
+    ((message, hint),) = recorder.of("notice_posted")
+    assert run in message
+    assert "Live off" in hint
     assert [r.kind for r in runner.engine.requests].count("predict") == 0
 
 
