@@ -88,7 +88,7 @@ def update_live(request: LiveRequest, emit: Emit, control: RunControl) -> dict[s
         window = _inside(project, request)
         state = _state(project, request, clock)
         emit(RunStarted(run_id=request.run_id, n_steps=1))
-        state.read_labels(project, control.should_stop)
+        state.read_labels(project, control.should_stop, lambda done, total: _tell(request, emit, done, total))
         _stop_if_asked(control)
         parts = state.labelled_pixels(request.micrograph, window)
         clock.lap("features")
@@ -164,6 +164,12 @@ def _predict(
         )
         n_done += part.shape[0] * part.shape[1]
         emit(ProgressMade(run_id=request.run_id, done=n_done / 1e6, total=n_total / 1e6, what="megapixels"))
+
+
+def _tell(request: LiveRequest, emit: Emit, n_done: int, n_total: int) -> None:
+    """How far the reading is; a single piece is not worth a word."""
+    if n_total > 1:
+        emit(ProgressMade(run_id=request.run_id, done=n_done, total=n_total, what="tiles"))
 
 
 def _maps(probabilities: NDArray[np.float32]) -> dict[str, Any]:

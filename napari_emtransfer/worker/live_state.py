@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.resample import WorkingView
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
 from napari_emtransfer.core.nn.feature_cache import FeatureCache, Features, feature_key
-from napari_emtransfer.core.nn.features import FeatureSource
+from napari_emtransfer.core.nn.features import FeatureSource, with_relative
 from napari_emtransfer.core.nn.live import MAX_TILE_PIXELS, LabelledPixels, balanced
 from napari_emtransfer.worker.models import open_for, working_view
 
@@ -43,12 +43,17 @@ class _Ground:
     record: MicrographRecord
     view: WorkingView
     grid: TileGrid
+    statistics: Features | None = None
     stamps: dict[str, Stamp] = field(default_factory=dict)
     tiles: dict[tuple[int, int], _Labelled] = field(default_factory=dict)
 
     def tile_window(self, tile: Tile) -> Window:
         """The working pixels that cover a tile."""
         return self.view.to_working(tile.window)
+
+
+# A micrograph, the name of a chunk file of its annotation, and the chunk's stamp now; None where it is gone.
+_Change = tuple[MicrographRecord, str, Stamp | None]
 
 
 class LiveState:
@@ -83,19 +88,24 @@ class LiveState:
 
     # ---- labelled pixels
 
-    def read_labels(self, project: Project, should_stop: Callable[[], bool]) -> None:
+    def read_labels(
+        self,
+        project: Project,
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
         """Gather what was painted or erased since the last call: only chunks that changed are read.
 
-        When stopped, the rest is read by the next call.
+        When stopped, the rest is read by the next call. `on_progress` is told the chunks done and those in all.
         """
         records = {record.stem: record for record in project.micrographs()}
-        for stem in self._grounds.keys() - records.keys():
-            del self._grounds[stem]
-        for record in records.values():
-            files = chunk_files(project.annotations.root / record.stem)
-            known = self._grounds.get(record.stem)
-            if (files or known) and not self._read_micrograph(project, record, files, should_stop):
+        self._grounds = {stem: ground for stem, ground in self._grounds.items() if records.get(stem) == ground.record}
+        changed = [change for record in records.values() for change in self._changes(project, record)]
+        for n_done, (record, chunk, stamp) in enumerate(changed):
+            if should_stop():
                 return
+            on_progress(n_done, len(changed))
+            self._read_chunk(project, record, chunk, stamp)
 
     def labelled_pixels(self, stem: str, window: Window) -> list[LabelledPixels]:
         """All that was gathered; that of tiles in `window` (native) of the micrograph `stem` is marked as in view."""
@@ -109,20 +119,22 @@ class LiveState:
             for place, labelled in sorted(ground.tiles.items())
         ]
 
-    def _read_micrograph(
-        self, project: Project, record: MicrographRecord, files: dict[str, Stamp], should_stop: Callable[[], bool]
-    ) -> bool:
+    def _changes(self, project: Project, record: MicrographRecord) -> Iterator[_Change]:
+        files = chunk_files(project.annotations.root / record.stem)
+        known = self._grounds.get(record.stem)
+        stamps = known.stamps if known is not None else {}
+        for name in sorted(stamps.keys() | files.keys()):
+            if stamps.get(name) != files.get(name):
+                yield record, name, files.get(name)
+
+    def _read_chunk(self, project: Project, record: MicrographRecord, name: str, stamp: Stamp | None) -> None:
         ground = self.ground(project, record)
-        for name in [n for n in ground.stamps.keys() | files.keys() if ground.stamps.get(n) != files.get(n)]:
-            if should_stop():
-                return False
-            for tile in _tiles_of_chunk(name, ground):
-                self._read_tile(project, ground, tile)
-            if name in files:
-                ground.stamps[name] = files[name]
-            else:
-                del ground.stamps[name]
-        return True
+        for tile in _tiles_of_chunk(name, ground):
+            self._read_tile(project, ground, tile)
+        if stamp is not None:
+            ground.stamps[name] = stamp
+        else:
+            del ground.stamps[name]
 
     def _read_tile(self, project: Project, ground: _Ground, tile: Tile) -> None:
         place = tile.row, tile.column
@@ -143,7 +155,7 @@ class LiveState:
         # The working pixel that a native pixel's centre lies in; in whole numbers.
         rows = (2 * (y + tile.window.y0) + 1) * height // (2 * native_h) - place.y0
         columns = (2 * (x + tile.window.x0) + 1) * width // (2 * native_w) - place.x0
-        found = LabelledPixels(np.asarray(features[:, rows, columns].T), targets[y, x])
+        found = LabelledPixels(np.asarray(features[:, rows, columns]).T, targets[y, x])
         return LabelledPixels(*balanced([found], MAX_TILE_PIXELS, seed=self._seed))
 
     # ---- features
@@ -157,22 +169,30 @@ class LiveState:
         return known
 
     def features(self, ground: _Ground, tile: Tile) -> Features:
-        """Features (F, h, w) of the working pixels that cover a tile."""
-        window, record = ground.tile_window(tile), ground.record
-        key = feature_key(
+        """Features (2F, h, w) of the working pixels that cover a tile: as they are, and relative to the micrograph."""
+        window = ground.tile_window(tile)
+        key = self._key(ground, window.model_dump())
+        if key not in self._recent:
+            if ground.statistics is None:
+                where = self._key(ground, "statistics")
+                ground.statistics = self._cache.get(where, lambda: self._source.statistics(ground.view))
+            found = self._cache.get(key, lambda: self._source(ground.view, window))
+            self._recent[key] = with_relative(found, ground.statistics)
+        self._recent.move_to_end(key)
+        while len(self._recent) > _TILES_IN_MEMORY:
+            self._recent.popitem(last=False)
+        return self._recent[key]
+
+    def _key(self, ground: _Ground, what: Any) -> str:
+        record = ground.record
+        return feature_key(
             source=self._source.fingerprint,
             intensity=ground.view.intensity.model_dump(),
             checksum=record.checksum,
             frame=record.frame,
             shape=ground.view.shape,
-            window=window.model_dump(),
+            what=what,
         )
-        if key not in self._recent:
-            self._recent[key] = self._cache.get(key, lambda: self._source(ground.view, window))
-        self._recent.move_to_end(key)
-        while len(self._recent) > _TILES_IN_MEMORY:
-            self._recent.popitem(last=False)
-        return self._recent[key]
 
     def pieces(self, ground: _Ground, window: Window) -> Iterator[tuple[Tile, Window, Features]]:
         """Tiles that meet `window` (native), the working pixels that cover each, and their features."""

@@ -38,15 +38,21 @@ def bare(tmp_path):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Windows whose features were computed."""
+    """Windows whose features were computed, but for those of statistics."""
     windows = []
-    call = FeatureSource.__call__
+    call, statistics = FeatureSource.__call__, FeatureSource.statistics
 
     def counting(self, view, window):
         windows.append(window)
         return call(self, view, window)
 
+    def uncounted(self, view):
+        found = statistics(self, view)
+        del windows[-1:]  # a small micrograph is measured through one window
+        return found
+
     monkeypatch.setattr(FeatureSource, "__call__", counting)
+    monkeypatch.setattr(FeatureSource, "statistics", uncounted)
     return windows
 
 

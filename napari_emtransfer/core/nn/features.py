@@ -28,6 +28,10 @@ _MARGIN_PX: Final = 64
 _N_ADAPTED: Final = 4
 _ADAPTED_PX: Final = 512
 _CROP_PX: Final = 256
+# Where the mean and the spread of a feature over a micrograph are measured: so many windows along each axis.
+_N_WINDOWS: Final = 2
+_WINDOW_PX: Final = 192
+_SMALLEST_STD: Final = 1e-3
 
 
 class FrozenNetwork:
@@ -90,6 +94,23 @@ class FeatureSource:
         limit = float(np.finfo(np.float16).max)
         return np.concatenate(parts).clip(-limit, limit).astype(np.float16)
 
+    def statistics(self, view: View) -> NDArray[np.float16]:
+        """Mean and standard deviation (2, F, 1) of each feature over a micrograph, from four windows spread over it."""
+        rows, columns = (_spread(length) for length in view.shape)
+        parts = [self(view, Window(y0=y0, x0=x0, y1=y1, x1=x1)) for y0, y1 in rows for x0, x1 in columns]
+        values = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1).astype(np.float32)
+        return np.stack([values.mean(axis=1), values.std(axis=1)])[..., None].astype(np.float16)
+
+
+def with_relative(features: NDArray[np.float16], statistics: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Features (F, …) and `statistics` (2, F, 1) of their micrograph → (2F, …): as they are, and standardised."""
+    flat = features.reshape(len(features), -1)
+    mean, std = statistics.astype(np.float32)
+    relative = (flat - mean) / np.maximum(std, _SMALLEST_STD)
+    limit = float(np.finfo(np.float16).max)
+    both = np.concatenate([flat, relative.clip(-limit, limit).astype(np.float16)])
+    return both.reshape(-1, *features.shape[1:])
+
 
 def adapted(model: SegmentationModel, views: Sequence[View]) -> SegmentationModel:
     """`model` with its batch norms measured on central windows of a few views, in place; nothing is drawn at random.
@@ -109,6 +130,14 @@ def fingerprint(model: SegmentationModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _spread(length: int) -> list[tuple[int, int]]:
+    """Spans of at most 192 px in the middle of each half of an axis; one where they would overlap."""
+    if length <= _N_WINDOWS * _WINDOW_PX:
+        return [(0, length)]
+    starts = [(2 * i + 1) * length // (2 * _N_WINDOWS) - _WINDOW_PX // 2 for i in range(_N_WINDOWS)]
+    return [(start, start + _WINDOW_PX) for start in starts]
 
 
 def _central(shape: tuple[int, int]) -> Window:

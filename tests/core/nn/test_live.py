@@ -5,7 +5,7 @@ import torch
 from napari_emtransfer.core.config import ModelConfig
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import LabelError
-from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, adapted, fingerprint
+from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, adapted, fingerprint, with_relative
 from napari_emtransfer.core.nn.filters import N_FILTERS
 from napari_emtransfer.core.nn.ground import ArrayView
 from napari_emtransfer.core.nn.live import MAX_PIXELS, LabelledPixels, LiveHead, balanced
@@ -53,8 +53,9 @@ def iou(predicted, mask):
 def test_ten_strokes_on_one_micrograph_are_enough_for_another_of_its_kind():
     source, head = FeatureSource(), LiveHead(2)
     (view, mask), (other, other_mask) = synthetic(0), synthetic(1)
-    head.fit([pixels(source(view, everything(view)), strokes(mask))])
-    probabilities = head.predict(source(other, everything(other)))
+    features = with_relative(source(view, everything(view)), source.statistics(view))
+    head.fit([pixels(features, strokes(mask))])
+    probabilities = head.predict(with_relative(source(other, everything(other)), source.statistics(other)))
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
     assert iou(probabilities.argmax(axis=0) + 1, other_mask) > 0.8
 
@@ -146,3 +147,27 @@ def test_adapting_changes_the_norms_and_with_them_the_fingerprint():
     assert before != after
     torch.manual_seed(0)
     assert fingerprint(adapted(build_model(TINY), views)) == after
+
+
+def test_relative_features_are_standardised_over_the_micrograph_and_come_second():
+    source = FeatureSource()
+    view, _ = synthetic(0)
+    features = source(view, everything(view))
+    both = with_relative(features, source.statistics(view)).astype(np.float32)
+    assert both.shape == (2 * N_FILTERS, *view.shape)
+    np.testing.assert_array_equal(both[:N_FILTERS], features)
+    np.testing.assert_allclose(both[N_FILTERS:].mean(axis=(1, 2)), 0, atol=0.02)
+    np.testing.assert_allclose(both[N_FILTERS:].std(axis=(1, 2)), 1, atol=0.02)
+
+
+def test_statistics_of_a_large_micrograph_come_from_windows_spread_over_it():
+    image = np.random.default_rng(0).normal(size=(900, 700)).astype(np.float32)
+    image[450:] += 3
+    mean, std = FeatureSource().statistics(ArrayView(image)).astype(np.float32)[..., 0][:, 1 * 4]
+    np.testing.assert_allclose([mean, std], [1.5, np.sqrt(1.5**2 + 1 / (4 * np.pi))], atol=0.05)
+
+
+def test_a_constant_micrograph_has_finite_relative_features():
+    view = ArrayView(np.zeros((40, 40), np.float32))
+    source = FeatureSource()
+    assert np.isfinite(with_relative(source(view, everything(view)), source.statistics(view))).all()
