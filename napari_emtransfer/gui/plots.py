@@ -201,7 +201,7 @@ class RunPlots(QWidget):
             self._rate_lines[name].setData(iterations, heights)
         highest = max((rate for values in rates.values() for rate in values if rate > 0), default=None)
         if highest is not None:  # the end of the course, near zero, tells nothing
-            self.rate_plot.setYRange(np.log10(highest) - RATE_DECADES, np.log10(highest) + 0.2, padding=0)
+            self.rate_plot.setYRange(np.log10(highest) - RATE_DECADES, np.log10(highest) + 0.5, padding=0)
         self.rate_legend.setText(rate_legend_text(rates))
 
     def _draw_marks(self) -> None:
