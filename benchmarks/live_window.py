@@ -8,7 +8,8 @@ from the stroke that completes the second class (features of the tile are made t
 strokes after it, from the release of the mouse to the new pixels on the canvas. `gap_p99_ms` and `gap_worst_ms` are
 those of the event loop meanwhile; `fast_…` of strokes that do not wait for the overlay, and `off_…` of such strokes
 with the live head off (on a machine without a graphics card Mesa draws, which is most of all three). `tile_iou` is
-measured against the whole mask of the tile.
+measured against the whole mask of the tile. `held_…` is what the session's own work takes of the window's thread at a
+time; the rest of a gap is drawing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,32 @@ STEMS = ("spot2_0d_0", "spot2_180d_3")
 BRUSH_PX = 5
 
 
+class Held:
+    """For how long the session's own work keeps the thread of the window: answers taken in, ticks, ends of strokes."""
+
+    def __init__(self, dock: EMTransferDock) -> None:
+        self.times_ms: list[float] = []
+        for owner, name in ((dock.session, "apply"), (dock.session, "tick"), (dock.canvas, "_end_stroke")):
+            setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                self.times_ms.append((time.perf_counter() - began) * 1000)
+
+        return timed
+
+
 class Painter:
     """A hand with a mouse, and a clock that notes when overlays change."""
 
     def __init__(self, viewer: napari.Viewer, dock: EMTransferDock) -> None:
         self.viewer, self.dock, self.session = viewer, dock, dock.session
         self.changed = 0.0
+        self.held = Held(dock)
         dock.session.signals.prediction_changed.connect(self._note)
 
     def _note(self, _stem: str, _window: object) -> None:
@@ -125,6 +147,7 @@ def play(painter: Painter, truth: NDArray[np.uint8], n: int, shots: Path | None)
     result |= {"strokes": len(latencies), "p50_ms": round(float(np.percentile(latencies, 50)))}
     result |= {"p95_ms": round(float(np.percentile(latencies, 95))), "tile_iou": iou(painter, truth, tile)}
     result |= {"gap_p99_ms": meter.percentile(99), "gap_worst_ms": meter.percentile(100)}
+    result |= {f"held_p{q}_ms": round(float(np.percentile(painter.held.times_ms, q)), 1) for q in (99, 100)}
     say(dock.loop_bar.live_label.text())
     if shots:
         imsave(shots / "live.png", painter.viewer.window.screenshot(canvas_only=False, flash=False))
