@@ -32,6 +32,7 @@ from napari_emtransfer.core.nn.trainer import FitResult, RunContext, Trainer, in
 from napari_emtransfer.core.rates import resolve_normalization
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.evaluate_handler import restricted
+from napari_emtransfer.worker.lineage import start_of
 from napari_emtransfer.worker.models import open_for, working_view
 from napari_emtransfer.worker.provenance import adaptation_records
 
@@ -42,10 +43,14 @@ _TELL_EVERY_S: Final = 0.1
 
 @dataclass(frozen=True)
 class FitGround:
-    """What one network learns from, what its best checkpoint is chosen on, and what it must not have looked at."""
+    """What one network learns from, what its best checkpoint is chosen on, what it is measured on.
+
+    `hidden` is all that it must not have looked at.
+    """
 
     train: tuple[Region, ...]
     chosen_on: tuple[Region, ...]
+    measured: tuple[Region, ...]
     hidden: tuple[Region, ...]
     closeness: str
 
@@ -84,7 +89,7 @@ class Fitter:
         train = [i for r in ground.train for i in self._training_images(r, context, config.crop_px, parent)]
         held_out = [h for r in ground.chosen_on for h in self._held_out(r, context)]
         trainer = Trainer(
-            self._initial_model(config, resume, parent),
+            self._initial_model(config, resume, parent, ground.measured),
             config,
             train,
             held_out,
@@ -146,13 +151,15 @@ class Fitter:
                 views.append(self._view(stems[place], context))
         return views
 
-    def _initial_model(self, config: TrainConfig, resume: Checkpoint | None, parent: Run | None) -> SegmentationModel:
+    def _initial_model(
+        self, config: TrainConfig, resume: Checkpoint | None, parent: Run | None, measured: tuple[Region, ...]
+    ) -> SegmentationModel:
         """The network that training starts from; for a resume any, unless it is held to where it began."""
         if resume is not None and not config.l2_sp:
             config, parent = config.model_copy(update={"weights": "none"}), None
         if parent is None:
             return initial_model(config, len(self.classes), megabytes_told(self.run.id, self.emit, self.control))
-        path = parent.starting_point()
+        path, _ = start_of(self.project, parent, measured)
         if path is None:
             raise WeightsError(f"The run {parent.id} has no best checkpoint to go on from.", "Choose another run.")
         model = initial_model(config.model_copy(update={"weights": str(path)}), len(self.classes))

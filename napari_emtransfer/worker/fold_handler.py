@@ -94,7 +94,7 @@ def _own(config: TrainConfig, fold: int, n_folds: int) -> TrainConfig:
 def _ground(fold: Fold, split: Split, closeness: str) -> FitGround:
     others = [region for regions in split.other.values() for region in regions]
     hidden = (*fold.held_out, *fold.selection, *split.test, *others)
-    return FitGround(fold.train, fold.chosen_on, hidden, closeness)
+    return FitGround(fold.train, fold.chosen_on, fold.held_out, hidden, closeness)
 
 
 def _of_all_folds(emit: Emit, fold: int, n_folds: int, iterations: int, first: int) -> Emit:

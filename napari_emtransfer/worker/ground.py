@@ -10,6 +10,7 @@ from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.split import Region, Split, stems_of
 from napari_emtransfer.core.errors import SplitError
+from napari_emtransfer.worker.lineage import inherited, trained_on
 
 TRAINING_TILE: Final = "training tile"
 _CLOSENESS: Final = ("specimen", "micrograph", "block", TRAINING_TILE)
@@ -81,21 +82,26 @@ def describe(
     specimens = {record.stem: record.specimen for record in project.micrographs()}
     trained = range(len(split.folds)) if folds is None else folds
     fold_of = {stem: k for k in trained for stem in stems_of(split.folds[k].held_out)}
-    averaged = [region for other in others for region in (*other.split().train, *inherited_regions(project, other))]
+    averaged = [region for other in others for region in trained_on(project, other)]
     own = max(
         (_closest([r], (*_seen_by(split, fold_of.get(r.micrograph)), *averaged), specimens) for r in regions),
         key=_CLOSENESS.index,
         default="specimen",
     )
-    inherited = _closest(regions, inherited_regions(project, run), specimens)
+    before = {fold: inherited(project, run, fold) for fold in {fold_of.get(r.micrograph) for r in regions}}
+    from_before = max(
+        (_closest([r], before[fold_of.get(r.micrograph)], specimens) for r in regions),
+        key=_CLOSENESS.index,
+        default="specimen",
+    )
     is_validation = tuple(on) == ("validation",) and not others
     sentences = [split.note if is_validation else _own_note(regions, own, specimens)]
     sentences += _about_folds(split, regions, fold_of, is_validation=is_validation)
-    if _CLOSENESS.index(inherited) > _CLOSENESS.index(own):
-        sentences.append(f"The weights it started from had been trained on {_SHARED[inherited]}")
+    if _CLOSENESS.index(from_before) > _CLOSENESS.index(own):
+        sentences.append(f"The weights it started from had been trained on {_SHARED[from_before]}")
     if "validation" in on and not split.folds:
         sentences.append(_SAME_GROUND)
-    closeness = max(own, inherited, key=_CLOSENESS.index)
+    closeness = max(own, from_before, key=_CLOSENESS.index)
     note = " ".join(f"{s.rstrip('.')}." for s in sentences)
     return Ground(tuple(on), regions, closeness, note, fold_of)
 
@@ -118,20 +124,6 @@ def _about_folds(
         yield "Micrographs that a fold held out are measured by its network alone, any others by the mean of all"
         if any(not split.folds[k].selection for k in by_fold):
             yield _SAME_GROUND
-
-
-def inherited_regions(project: Project, run: Run) -> tuple[Region, ...]:
-    """Training regions of the runs whose weights this one went on from."""
-    regions: list[Region] = []
-    known = {record.id for record in project.runs()}
-    seen = {run.id}
-    parent = _parent(run)
-    while parent in known and parent not in seen:
-        seen.add(parent)
-        ancestor = project.run(parent)
-        regions += ancestor.split().train
-        parent = _parent(ancestor)
-    return tuple(regions)
 
 
 _SHARED: Final[Mapping[str, str]] = {
@@ -172,8 +164,3 @@ def _overlap(first: Region, second: Region) -> bool:
     if first.window is None or second.window is None:
         return True
     return first.window.intersection(second.window) is not None
-
-
-def _parent(run: Run) -> str | None:
-    weights = str(run.config.get("weights", ""))
-    return weights.removeprefix("run:") if weights.startswith("run:") else run.record.parent

@@ -10,7 +10,7 @@ from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.annotation import AnnotationStore
 from napari_emtransfer.core.data.folds import DATASET_FOLD, split_into_folds
 from napari_emtransfer.core.data.project import Project
-from napari_emtransfer.core.data.split import whole
+from napari_emtransfer.core.data.split import stems_of, whole
 from napari_emtransfer.core.data.splits import (
     Split,
     SplitOptions,
@@ -76,12 +76,22 @@ def _into_folds(
     }
     chosen = [record for record in records if record.stem in pool]
     assert config.folds is not None  # noqa: S101  (asked for by the caller)
-    split = split_into_folds(config.folds, chosen, fractions, labels, options, prescribed=prescribed)
+    before = _folds_before(project, config)
+    split = split_into_folds(config.folds, chosen, fractions, labels, options, prescribed=prescribed, before=before)
     kept = {part: whole(s for s in stems if fractions.get(s, 0.0) > 0) for part, stems in apart.items()}
     test = kept.pop("test", ())
     return split.model_copy(
         update={"test": test, "other": {part: regions for part, regions in kept.items() if regions}}
     )
+
+
+def _folds_before(project: Project, config: TrainConfig) -> list[set[str]]:
+    """Specimens that the folds of the run to go on from held out; none where it had no folds."""
+    if not config.weights.startswith("run:"):
+        return []
+    specimens = {record.stem: record.specimen for record in project.micrographs()}
+    folds = project.run(config.weights.removeprefix("run:")).split().folds
+    return [{specimens[s] for s in stems_of(fold.held_out) if s in specimens} for fold in folds]
 
 
 def _check_named_with_folds(config: TrainConfig, known: Set[str]) -> None:

@@ -242,9 +242,8 @@ class _Training:
 
     def _fit(self, fitter: Fitter, config: TrainConfig, split: Split, ground: Ground) -> FitResult:
         others = [region for regions in split.other.values() for region in regions]
-        fit_ground = FitGround(
-            split.train, split.validation, (*split.validation, *split.test, *others), ground.closeness
-        )
+        hidden = (*split.validation, *split.test, *others)
+        fit_ground = FitGround(split.train, split.validation, split.validation, hidden, ground.closeness)
         last = self.run.checkpoint_path("last")
         resume = Checkpoint.load(last) if fitter.known is not None else None
         return fitter.fit(config, fit_ground, self.run.root, self.emit, resume)

@@ -115,6 +115,16 @@ def test_folds_of_a_data_set_are_taken_and_a_shared_specimen_is_told():
         split_into_folds("dataset", records, masks.fractions(), masks, prescribed={})
 
 
+def test_folds_of_an_earlier_round_are_dealt_again_and_new_specimens_added():
+    five = specimens(5)
+    before = [{"b", "c"}, {"a"}, {"d"}]
+    split = split_into_folds(3, *five, before=before)
+    assert [stems_of(fold.held_out) for fold in split.folds] == [{"b0", "c0"}, {"a0", "e0"}, {"d0"}]
+    assert len(split_into_folds(2, *five, before=before).folds) == 2
+    gone = split_into_folds(3, *five, before=[{"a", "b"}, {"c", "d", "e"}, {"x"}])
+    assert all(fold.held_out for fold in gone.folds)
+
+
 def test_the_validation_part_is_what_the_folds_hold_out():
     split = split_into_folds(2, *specimens(4))
     assert stems_of(split.part("validation")) == {"a0", "b0", "c0", "d0"}

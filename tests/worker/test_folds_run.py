@@ -10,6 +10,7 @@ from test_handlers import GIVEN, do, evaluate, train
 from worker_projects import PREDICT, QUICK, make_project
 
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.split import Fold, Split, stems_of, whole
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.evaluate.calibration import tempered
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
@@ -23,9 +24,12 @@ from napari_emtransfer.core.events import (
     RunFinished,
     ValidationEnded,
 )
+from napari_emtransfer.core.legality import legal_symmetries
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, read_meta, set_temperature
-from napari_emtransfer.worker import evaluate_handler, fit
+from napari_emtransfer.worker import evaluate_handler, fit, fold_handler
+from napari_emtransfer.worker.averaging import with_symmetries
 from napari_emtransfer.worker.control import Cancelled, RunControl
+from napari_emtransfer.worker.lineage import start_of, trained_on
 from napari_emtransfer.worker.models import load_fold, load_model, predict_native
 from napari_emtransfer.worker.prediction_sinks import mask_of
 from napari_emtransfer.worker.protocol import EvaluateRequest, PredictRequest, TrainRequest
@@ -199,12 +203,42 @@ def test_folds_that_cannot_be(project_root, changes, words):
     assert words in event.message
 
 
-def test_going_on_from_a_run_with_folds_admits_that_it_saw_everything(folded_root):
-    config = QUICK.model_copy(update={"weights": "run:latest", "strategy": "fine-tune"})
+def test_going_on_starts_from_the_network_that_never_saw_the_ground(folded_root):
+    """Fold 2 held c out: a run that is judged on c goes on from its network, and stays honest."""
+    config = QUICK.model_copy(update={"weights": "run:latest", "strategy": "fine-tune", "iterations": 1})
+    with Project.open(folded_root) as project:
+        parent = project.run("latest")
+        assert start_of(project, parent, whole(["c1"])) == (parent.fold_folder(2) / "best.safetensors", 2)
+        assert start_of(project, parent, whole(["c1", "d1"])) == (parent.starting_point(), None)
     events = train(folded_root, config)
     assert isinstance(events[-1], RunFinished), events[-1]
+    assert events[0].details["ground"] == "specimen"
+    assert "had been trained on" not in events[-1].result["note"]
+    again = evaluate(folded_root, "c1", "d1")
+    assert again["ground"] == "training tile"  # fold 2 was trained on d
+
+
+def test_going_on_without_such_a_network_is_admitted(folded_root):
+    config = QUICK.model_copy(
+        update={"weights": "run:latest", "strategy": "fine-tune", "iterations": 1, "validation": ("c1", "d1")}
+    )
+    events = train(folded_root, config)
     assert events[0].details["ground"] == "training tile"
     assert "had been trained on this very ground" in events[-1].result["note"]
+
+
+def test_a_second_round_of_folds_stays_out_of_fold(folded_root):
+    with Project.open(folded_root) as project:
+        parent = project.run("latest").id
+    config = FOLDS.model_copy(update={"weights": f"run:{parent}", "strategy": "fine-tune", "iterations": 1})
+    events = train(folded_root, config)
+    assert isinstance(events[-1], RunFinished), events[-1]
+    assert events[-1].result["ground"] == "specimen"
+    with Project.open(folded_root) as project:
+        run = project.run("latest")
+        for k, stem in enumerate(STEMS):
+            assert stem not in stems_of(trained_on(project, run, k))
+        assert stems_of(trained_on(project, run)) == set(STEMS)
 
 
 # ---- prediction
@@ -427,3 +461,26 @@ def test_the_record_of_a_run_with_folds_holds_no_single_folds_figure(folded):
     with Project.open(other) as project:
         assert half[0] is not None
         assert project.runs()[0].mean_iou is None
+
+
+def test_a_fold_hides_what_it_holds_out_spares_and_tests():
+    fold = Fold(train=whole(["a1"]), held_out=whole(["b1"]), selection=whole(["c1"]))
+    split = Split(
+        name="x", train=whole(["a1"]), validation=(), test=whole(["d1"]), ground="specimen", note="", folds=(fold,)
+    )
+    ground = fold_handler._ground(fold, split, "specimen")
+    assert stems_of(ground.chosen_on) == {"c1"}
+    assert stems_of(ground.hidden) == {"b1", "c1", "d1"}
+    alone = fold.model_copy(update={"selection": ()})
+    assert stems_of(fold_handler._ground(alone, split, "specimen").chosen_on) == {"b1"}
+
+
+@pytest.mark.parametrize("modality", ["sem", "ebsd"])
+def test_orientations_are_the_legal_ones_only(two_runs, tmp_path, modality):
+    root = shutil.copytree(two_runs.parent, tmp_path / "copy") / "project"
+    with Project.open(root) as project:
+        project.update_settings(modality=modality)
+        assert with_symmetries(PREDICT, project, tta=True).symmetries == legal_symmetries(modality)
+        assert with_symmetries(PREDICT, project, tta=False) is PREDICT
+    result = evaluate(root, "test")
+    assert result["symmetries"] == [0]

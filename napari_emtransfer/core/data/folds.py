@@ -34,6 +34,7 @@ def split_into_folds(
     options: SplitOptions | None = None,
     *,
     prescribed: Mapping[str, Sequence[str]] | None = None,
+    before: Sequence[Set[str]] = (),
 ) -> Split:
     """Divide the labelled micrographs such that each specimen is held out by exactly one fold.
 
@@ -50,6 +51,9 @@ def split_into_folds(
         Labelled share of each micrograph; those without labels take no part.
     prescribed
         Name of a fold → stems that it holds out.
+    before
+        Specimens that the folds of an earlier run held out: as many folds hold out the same ones again, and new
+        specimens besides, so that a network which goes on has never seen what it is measured on.
 
     Raises
     ------
@@ -66,7 +70,8 @@ def split_into_folds(
     else:
         n_folds = len(specimens) if folds == "leave-one-out" else folds
         _check_number(n_folds, specimens)
-        held = _deal(_by_specimen(found), n_folds, np.random.default_rng(options.seed))
+        again = _dealt_again(specimens, before) if len(before) == n_folds else []
+        held = again or _deal(_by_specimen(found), n_folds, np.random.default_rng(options.seed))
         held_sets = [{r.stem for r in found.records if r.specimen in some} for some in held]
     pairs = [(found.only({r.stem for r in found.records} - stems), found.only(stems)) for stems in held_sets]
     for train, held_out in pairs:
@@ -125,6 +130,14 @@ def _deal(groups: Mapping[str, NDArray[np.int64]], n_folds: int, rng: np.random.
     order = np.lexsort((rng.random(n_candidates), sizes.std(axis=1).round(2), absent, lost))
     best = candidates[order[0]]
     return [{name for name, fold in zip(names, best, strict=True) if fold == k} for k in range(n_folds)]
+
+
+def _dealt_again(specimens: Sequence[str], before: Sequence[Set[str]]) -> list[set[str]]:
+    """The same folds for specimens that were there before; a new one goes to the smallest. None if one fell empty."""
+    held = [set(some) & set(specimens) for some in before]
+    for name in sorted(set(specimens).difference(*held)):
+        min(held, key=len).add(name)
+    return held if all(held) else []
 
 
 def _prescribed(folds: Mapping[str, Sequence[str]], found: Labelled) -> list[set[str]]:

@@ -1,0 +1,59 @@
+"""Which network of an earlier run another one goes on from, and what that one had been trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.run import Run
+from napari_emtransfer.core.data.split import Region, Split
+
+
+def parent_of(project: Project, run: Run) -> Run | None:
+    """The run whose weights `run` goes on from, where the project still has it."""
+    weights = str(run.config.get("weights", ""))
+    ref = weights.removeprefix("run:") if weights.startswith("run:") else run.record.parent
+    return project.run(ref) if ref in {record.id for record in project.runs()} else None
+
+
+def start_of(project: Project, parent: Run, measured: Iterable[Region]) -> tuple[Path | None, int | None]:
+    """The checkpoint of `parent` to go on from, and its fold.
+
+    Of a run with folds a network that has never seen a specimen of the ground `measured`, so that the figure stays
+    honest from round to round; where there is none, the best one, and no fold.
+    """
+    specimens = {record.stem: record.specimen for record in project.micrographs()}
+    wanted = {specimens.get(region.micrograph, region.micrograph) for region in measured}
+    finished = [k for k, folder in parent.fold_folders().items() if (folder / "result.json").is_file()]
+    for k in finished:
+        known = {specimens.get(region.micrograph, region.micrograph) for region in trained_on(project, parent, k)}
+        if not wanted & known:
+            return parent.fold_folder(k) / "best.safetensors", k
+    return parent.starting_point(), None
+
+
+def measured_on(split: Split, fold: int | None) -> tuple[Region, ...]:
+    """The ground that a network is judged on: what its fold holds out, or the validation part."""
+    return split.validation if fold is None else split.folds[fold].held_out
+
+
+def trained_on(project: Project, run: Run, fold: int | None = None) -> tuple[Region, ...]:
+    """What the network of one fold of `run` was trained on, here and in the runs that it went on from.
+
+    Without a fold, what any network of the run was.
+    """
+    split = run.split()
+    own = split.train if fold is None else split.folds[fold].train
+    return (*own, *inherited(project, run, fold))
+
+
+def inherited(project: Project, run: Run, fold: int | None = None) -> tuple[Region, ...]:
+    """What the weights that a network of `run` started from had been trained on."""
+    parent = parent_of(project, run)
+    if parent is None or parent.record.created >= run.record.created:  # a run never goes on from a later one
+        return ()
+    split = run.split()
+    if split.folds and fold is None:
+        return trained_on(project, parent)
+    return trained_on(project, parent, start_of(project, parent, measured_on(split, fold))[1])
