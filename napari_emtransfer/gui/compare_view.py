@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QDialog, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.plots import MAX_POINTS, RATE_COLORS, add_plot
@@ -14,6 +13,7 @@ from napari_emtransfer.session.compare import ComparedRun, Comparison
 
 PLOT_PX = 300
 WIDTH_PX, HEIGHT_PX = 620, 720
+MOST_NAMES = 3
 SETTING_TIP = "Name of the setting, as in the run's config.json."
 
 
@@ -77,15 +77,19 @@ class CompareView(QDialog):
             self.table.setHorizontalHeaderItem(1 + number, item)
         for row, (name, values, tip) in enumerate(rows):
             for column, text in enumerate((name, *values)):
-                item = QTableWidgetItem(text)
+                item = QTableWidgetItem(shortened(text))
                 item.setToolTip(tip if column == 0 else text)
                 item.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
-                if column == 0:
-                    item.setForeground(QColor(self.palette().placeholderText().color()))
                 self.table.setItem(row, column, item)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+
+
+def shortened(text: str) -> str:
+    """A long list of names by its first few; the tooltip holds all of it."""
+    names = text.split(", ")
+    return text if len(names) <= MOST_NAMES else f"{', '.join(names[:MOST_NAMES])} and {len(names) - MOST_NAMES} more"
 
 
 def comparison_rows(comparison: Comparison) -> list[tuple[str, tuple[str, ...], str]]:
@@ -108,4 +112,4 @@ def comparison_rows(comparison: Comparison) -> list[tuple[str, tuple[str, ...], 
 
 
 def _ground(run: ComparedRun) -> str:
-    return ", ".join(run.held_out) + (f" (by {run.ground})" if run.ground else "") if run.held_out else "–"
+    return (f"by {run.ground}: " if run.ground else "") + ", ".join(run.held_out) if run.held_out else "–"

@@ -20,7 +20,7 @@ from napari_emtransfer.core.events import (
     StageBegan,
     ValidationEnded,
 )
-from napari_emtransfer.gui.compare_view import CompareView
+from napari_emtransfer.gui.compare_view import CompareView, shortened
 from napari_emtransfer.gui.groups_table import GroupsTable
 from napari_emtransfer.gui.plots import RunPlots, rate_legend_text
 from napari_emtransfer.gui.run_monitor import course_text
@@ -188,7 +188,7 @@ def test_runs_are_compared_side_by_side(labelled):
     assert [table.horizontalHeaderItem(c).text() for c in (1, 2)] == ids[:2]
     assert texts[0] == ["mean IoU", "0.80 [0.70–0.90]", "0.70 [0.60–0.80]"]
     assert ["pore", "–", "–"] in texts
-    assert ["ground", "m2 (by specimen)", "m2 (by specimen)"] in texts
+    assert ["ground", "by specimen: m2", "by specimen: m2"] in texts
     assert texts[-1] == ["l2 sp", "0.001", "0"]
     assert "overlap" in view.caution_label.text()
     assert len(view.iou_plot.listDataItems()) == 2
@@ -263,6 +263,11 @@ def test_parts_are_listed_once_with_their_rates(shown):
     assert table.reason_label.text() == "The IoU no longer rose"
     table.set_stage(None)
     assert table.isHidden()
+
+
+def test_long_lists_of_names_are_shortened():
+    assert shortened("a, b, c") == "a, b, c"
+    assert shortened("by specimen: a, b, c, d, e") == "by specimen: a, b, c and 2 more"
 
 
 def test_the_fold_is_named_with_what_it_leaves_out():
