@@ -88,6 +88,19 @@ def test_a_repeated_run_is_bit_for_bit_the_same_whatever_was_painted_since(train
     assert f"this run repeats {run_id}. Identical" in card
 
 
+def test_all_networks_of_a_run_with_folds_are_repeated(root):
+    config = CONFIG.model_copy(update={"folds": 2, "train": (), "validation": (), "iterations": 2})
+    run_id = train(root, config)
+    request, result = replay(root, run_id)
+    assert result["replay"]["identical"] is True
+    for fold in ("fold-0", "fold-1"):
+        old, new = (load_file(root / "runs" / i / fold / "best.safetensors") for i in (run_id, request.run_id))
+        assert all(torch.equal(old[key], new[key]) for key in old)
+    card = (root / "runs" / run_id / "card.md").read_text()
+    assert "- fold 0 holds out: " in card
+    assert "- fold 1 holds out: " in card
+
+
 def test_the_difference_is_said_where_it_is_not_the_same(trained, root):
     with Project.open(root) as project:
         request = replay_request(project, trained[1])
