@@ -85,6 +85,8 @@ def make_scene(folder: Path, root: Path, seed: int) -> Scene:
     tile = full[int(rng.integers(len(full)))]
     others = [s for s in rng.permutation(list(paths)) if groups[s] != groups[tile.micrograph]][:N_OTHER]
     same = [s for s in rng.permutation(list(paths)) if groups[s] == groups[tile.micrograph] and s != tile.micrograph]
+    if not others:  # one specimen only: its other micrographs are as far away as one can go
+        others, same = same[:N_OTHER], []
     for stem in {*others, *same[:N_SAME]} - {r.stem for r in project.micrographs()}:
         project.add_micrograph(paths[stem], specimen=groups[stem])
     drawn = {

@@ -8,9 +8,11 @@ project on disk, exactly as the window asks it to. Its rival is what ilastik, La
 `multiscale_basic_features` (scales 0.5 to 16 px) and a random forest of 100 trees with scikit-learn's settings, in
 memory, on as many threads.
 
-`iou`: class mean on tiles of specimens without a single stroke, of one confusion matrix per set and seed, mean over
-seeds, then sets. `iou_same_specimen` and `iou_same_tile` likewise, without the scribbled pixels. `warm_p50_s`,
-`warm_p95_s`: from before the stroke is saved until mask and uncertainty of the tile lie in the store; the forest's from
+`iou`: class mean on tiles of specimens without a single stroke (of a set with one specimen: its other micrographs), of
+one confusion matrix per set and seed, mean over seeds, then sets. `iou_same_specimen` and `iou_same_tile` likewise,
+without the scribbled pixels.
+
+`warm_p50_s`, `warm_p95_s`: from before the stroke is saved until mask and uncertainty of the tile lie in the store; the forest's from
 the same moment, its features of the tile kept, until it has mask and uncertainty in memory. `cold_s`: the first update,
 with features to be computed (median).
 """
