@@ -12,9 +12,9 @@ memory, on as many threads.
 one confusion matrix per set and seed, mean over seeds, then sets. `iou_same_specimen` and `iou_same_tile` likewise,
 without the scribbled pixels.
 
-`warm_p50_s`, `warm_p95_s`: from before the stroke is saved until mask and uncertainty of the tile lie in the store; the forest's from
-the same moment, its features of the tile kept, until it has mask and uncertainty in memory. `cold_s`: the first update,
-with features to be computed (median).
+`warm_p50_s`, `warm_p95_s`: from before the stroke is saved until mask and uncertainty of the tile lie in the store; the
+forest's from the same moment, its features of the tile kept, until it has mask and uncertainty in memory. `cold_s`: the
+first update, with features to be computed (median).
 """
 
 from __future__ import annotations
