@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,33 +64,47 @@ def split_into_folds(
     """
     options = options or SplitOptions()
     found = survey(records, labelled, annotations, options.class_names)
-    specimens = sorted({r.specimen for r in found.records})
     if folds == "dataset":
         held_sets = _prescribed(prescribed or {}, found)
     else:
-        n_folds = len(specimens) if folds == "leave-one-out" else folds
-        _check_number(n_folds, specimens)
-        again = _dealt_again(specimens, before) if len(before) == n_folds else []
-        held = again or _deal(_by_specimen(found), n_folds, np.random.default_rng(options.seed))
-        held_sets = [{r.stem for r in found.records if r.specimen in some} for some in held]
-    pairs = [(found.only({r.stem for r in found.records} - stems), found.only(stems)) for stems in held_sets]
+        held_sets = _by_whole_specimens(folds, found, options.seed, before)
+    everything = {r.stem for r in found.records}
+    pairs = [(found.only(everything - stems), found.only(stems)) for stems in held_sets]
     for train, held_out in pairs:
         _check_classes(train, held_out, options.class_names)
-    selections = _selections(pairs, options.seed)
+    split = _as_split(found, pairs, _selections(pairs, options.seed), prescribed=folds == "dataset")
+    check_no_leak(split, records)
+    return split
+
+
+def _by_whole_specimens(
+    folds: int | Literal["leave-one-out"], found: Labelled, seed: int, before: Sequence[Set[str]]
+) -> list[set[str]]:
+    """Stems that each fold holds out."""
+    specimens = sorted({r.specimen for r in found.records})
+    n_folds = len(specimens) if folds == "leave-one-out" else folds
+    _check_number(n_folds, specimens)
+    again = _dealt_again(specimens, before) if len(before) == n_folds else []
+    held = again or _deal(_by_specimen(found), n_folds, np.random.default_rng(seed))
+    return [{r.stem for r in found.records if r.specimen in some} for some in held]
+
+
+def _as_split(
+    found: Labelled, pairs: Sequence[tuple[Labelled, Labelled]], selections: Sequence[set[str]], *, prescribed: bool
+) -> Split:
     made = tuple(
         _fold(train, held_out, selections[i] if selections else set()) for i, (train, held_out) in enumerate(pairs)
     )
     by_specimen = not any(_specimens(train) & _specimens(held_out) for train, held_out in pairs)
-    split = Split(
-        name="folds of the data set" if folds == "dataset" else f"{len(made)} folds by specimen",
+    n_specimens = len(_specimens(found))
+    return Split(
+        name="folds of the data set" if prescribed else f"{len(made)} folds by specimen",
         train=whole(r.stem for r in found.records),
         validation=(),
         ground="specimen" if by_specimen else "micrograph",
-        note=folds_note(len(made), len(specimens), by_specimen=by_specimen, clean=bool(selections)),
+        note=folds_note(len(made), n_specimens, by_specimen=by_specimen, clean=bool(selections)),
         folds=made,
     )
-    check_no_leak(split, records)
-    return split
 
 
 def _check_number(n_folds: int, specimens: Sequence[str]) -> None:
