@@ -38,7 +38,7 @@ def write_card(project: Project, run: Run, config: TrainConfig, split: Split, re
     parts = (
         _score(run, project, result),
         _data(made_of, split, result),
-        _start(made_of, run),
+        _start(made_of, run, _adapted_to(project, made_of, split)),
         _training(made_of, run),
         _budget(made_of, result),
         _replay(run, result),
@@ -89,7 +89,7 @@ def _held_out(split: Split) -> Iterator[tuple[str, tuple[Region, ...]]]:
         yield "test", split.test
 
 
-def _start(made_of: Provenance, run: Run) -> Iterator[str]:
+def _start(made_of: Provenance, run: Run, adapted_to: str) -> Iterator[str]:
     config = made_of.config
     yield "## Start"
     parent = f" (run {run.record.parent})" if run.record.parent else ""
@@ -104,9 +104,19 @@ def _start(made_of: Provenance, run: Run) -> Iterator[str]:
         yield from (f"- rule: {rule.id}; source: {rule.source}" for rule in followed)
     norms = resolve_normalization(config)
     yield f"- normalisation of the encoder: {norms} ({_NORMS[norms]})"
-    if made_of.adaptation:
-        yield f"- adapted to some of: {', '.join(made_of.adaptation)}, without what is held out"
+    if adapted_to:
+        yield f"- adapted to: {adapted_to}"
     yield ""
+
+
+def _adapted_to(project: Project, made_of: Provenance, split: Split) -> str:
+    """Micrographs, evenly chosen where they are many, but none of a specimen that is held out."""
+    of = {record.stem: record.specimen for record in project.micrographs()}
+    others = (region for regions in split.other.values() for region in regions)
+    hidden = {of.get(r.micrograph) for r in (*split.validation, *split.test, *others)}
+    stems = [stem for stem in made_of.adaptation if of.get(stem) not in hidden]
+    named = ", ".join(stems)
+    return f"{named}, each fold without what it holds out" if split.folds and stems else named
 
 
 def _training(made_of: Provenance, run: Run) -> Iterator[str]:
@@ -183,7 +193,7 @@ def _calibration(result: dict[str, Any]) -> str:
     if not found:
         return "not measured"
     before, after = _shown(found.get("ece_before")), _shown(found.get("ece"))
-    return f"temperature {found['temperature']:.2f}; class-wise ECE {before} before, {after} after; {found['note']}"
+    return f"class-wise ECE {before} as trained, {after} with temperature; {found['note']}"
 
 
 def _fold(fold: Any) -> str:

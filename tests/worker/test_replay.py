@@ -127,7 +127,7 @@ def test_a_card_holds_what_a_reader_needs(trained):
         "- why: ",
         "- rule: go-on-from-a-run; source: Ash & Adams",
         "adabn (measured once on this project's micrographs, then frozen)",
-        "adapted to some of: a1, b1, c1, d1",
+        "adapted to: a1, b1, d1\n",
         "| part | parameters | learning rate | weight decay |",
         "| decoder |",
         "- training: a1, b1",
