@@ -37,7 +37,7 @@ from napari_emtransfer.core.nn.trainer import RunContext, Trainer, initial_model
 from napari_emtransfer.core.nn.validation import validate
 from napari_emtransfer.core.recommend import recommend
 
-TRANSFERS = ("feature-extraction", "fine-tune", "gradual")
+STRATEGIES = ("scratch", "feature-extraction", "fine-tune", "gradual")
 TOLERANCE = 0.01
 
 
@@ -115,16 +115,18 @@ def arms(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, TrainConfig
         validate_every=max(1, args.iterations // 6),
         compute=ComputeConfig(device=args.device, seed=seed, threads=args.threads),
     )
-    yield "scratch", base.model_copy(update={"strategy": "scratch", "weights": "none"})
+    if "scratch" in args.strategies:
+        yield "scratch", base.model_copy(update={"strategy": "scratch", "weights": "none"})
     for weights in args.weights:
-        for strategy in TRANSFERS:
+        for strategy in (s for s in args.strategies if s != "scratch"):
             chosen = {"strategy": strategy, "weights": weights, "encoder": args.encoder}
-            yield f"{strategy} · {weights}", TrainConfig.model_validate(base.model_dump() | chosen | extra)
+            name = " · ".join([strategy, weights, *args.set])
+            yield name, TrainConfig.model_validate(base.model_dump() | chosen | extra)
 
 
 def proposed(ground: Ground, args: argparse.Namespace, seed: int) -> tuple[str, float | None, str]:
     """Arm that the recommender chooses for the first set of weights, the gap it measured, and the rule."""
-    config = next(config for name, config in arms(args, seed) if name != "scratch")
+    config = TrainConfig(weights=args.weights[0], encoder=args.encoder, compute=ComputeConfig(seed=seed))
     model = initial_model(config, len(ground.classes))
     gap = domain_gap(model, ground.unlabelled)
     answer = recommend(len(ground.train), ground.n_specimens, gap, pretrained=True, encoder_rate=None)
@@ -175,6 +177,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cells", nargs="*", default=[cell.name for cell in CELLS])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--weights", nargs="*", default=["imagenet"], help="the recommender is asked for the first")
+    parser.add_argument("--strategies", nargs="*", default=STRATEGIES)
     parser.add_argument("--encoder", default="tu-tf_efficientnet_lite0")
     parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--crop", type=int, default=128)

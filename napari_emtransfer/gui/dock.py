@@ -175,6 +175,12 @@ class EMTransferDock(QWidget):
             self.tabs.setCurrentIndex(0)
         else:
             self._offer_resume()
+            self._go_live()
+
+    def _go_live(self) -> None:
+        """In a new project a few strokes bring an overlay; nobody has to find the switch first."""
+        if self.session.prediction.model_run is None:
+            self.session.live.set_enabled(True, automatic=True)
 
     def _offer_resume(self) -> None:
         """Runs that a crash or a closed window cut off can go on."""

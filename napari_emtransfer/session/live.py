@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from napari_emtransfer.core.config import LiveConfig
@@ -12,7 +11,8 @@ from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.events import Event, ProgressMade, RegionPredicted, RunCancelled, RunFailed, RunFinished
 from napari_emtransfer.session.engine import EngineController
 from napari_emtransfer.session.live_place import Place, place_in_view
-from napari_emtransfer.session.live_words import failed_state, ready_state, updating_state, weights_notice
+from napari_emtransfer.session.live_question import Question
+from napari_emtransfer.session.live_words import GAVE_WAY, failed_state, ready_state, updating_state, weights_notice
 from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StrokesSaved
 from napari_emtransfer.session.overlays import Overlays, read_region
 from napari_emtransfer.session.state import LiveState
@@ -27,21 +27,6 @@ PREDICTED: Final = "megapixels"
 """What the last step counts; it is over in no time, and its pixels speak for themselves."""
 STILL_SECONDS: Final = 0.25
 """A view that has moved is asked for when it has stood still for so long."""
-
-
-@dataclass
-class _Question:
-    """One update on its way. `since`: when the stroke that it answers ended; `shown_after`: seconds until its pixels.
-
-    `progress` is what the worker says it is busy with, as "3 of 10 tiles".
-    """
-
-    generation: int
-    place: Place
-    config: LiveConfig
-    since: float
-    shown_after: float | None = None
-    progress: str = ""
 
 
 class LiveController:
@@ -75,7 +60,7 @@ class LiveController:
         self._choose, self._on_switch, self._clock = config, on_switch, clock
         self._config = LiveConfig()
         self._generation = 0
-        self._question: _Question | None = None
+        self._question: Question | None = None
         self._visible: Window | None = None
         self._due: float | None = None
         self._write: int | None = None
@@ -84,6 +69,7 @@ class LiveController:
         self._asked: Place | None = None
         self._pasted: Place | None = None
         self._warm_for: LiveConfig | None = None
+        self._automatic = False
         self.state = LiveState()
 
     # ---- commands
@@ -97,10 +83,14 @@ class LiveController:
         """On if it is off, and off if it is on."""
         self.set_enabled(not self.enabled)
 
-    def set_enabled(self, enabled: bool) -> None:
-        """Begin to update, with a first overlay of the tile in view; or stop, which leaves the overlay as it is."""
+    def set_enabled(self, enabled: bool, *, automatic: bool = False) -> None:
+        """Begin to update, with a first overlay of the tile in view; or stop, which leaves the overlay as it is.
+
+        What was switched on automatically gives way to the first trained network.
+        """
         if enabled == self.enabled:
             return
+        self._automatic = automatic
         if enabled:
             self._context.require_project()
             self._config = self._choose()
@@ -131,6 +121,10 @@ class LiveController:
         """Another model is in use, or none: stand on its features from now on, and say whose overlay is shown."""
         config = self._choose() if self.enabled else self._config
         if config == self._config:
+            return
+        if self._automatic:
+            self.set_enabled(False)
+            self._context.signals.notice_posted.emit(*GAVE_WAY)
             return
         self._config = config
         self._context.signals.notice_posted.emit(*weights_notice(config.weights))
@@ -184,7 +178,7 @@ class LiveController:
         if project is None or question is None or not isinstance(message, FromEngine):
             return message
         event = message.event
-        if not isinstance(event, RegionPredicted) or not _answers(event, question):
+        if not isinstance(event, RegionPredicted) or not question.is_answered_by(event):
             return message
         window = Window(y0=event.y0, x0=event.x0, y1=event.y1, x1=event.x1)
         return read_region(project, LIVE_RUN, event.micrograph, window, event.generation) or message
@@ -265,7 +259,7 @@ class LiveController:
         self._note_due()
         since, self._due = self._due or 0.0, None
         self._asked = place
-        self._question = _Question(self._generation, place, self._config, since)
+        self._question = Question(self._generation, place, self._config, since)
         request = LiveRequest(
             run_id=f"live-{self._generation}",
             project=self._context.require_project().root,
@@ -289,7 +283,3 @@ class LiveController:
         if state != self.state:
             self.state = state
             self._context.signals.live_changed.emit(state)
-
-
-def _answers(event: RegionPredicted, question: _Question) -> bool:
-    return event.model_run == LIVE_RUN and event.generation == question.generation

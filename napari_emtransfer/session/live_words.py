@@ -6,6 +6,10 @@ from napari_emtransfer.core.errors import LabelError
 from napari_emtransfer.core.events import RunFailed
 from napari_emtransfer.session.state import EngineState, LiveState
 
+GAVE_WAY = (
+    "The overlay is the trained network's now.",
+    "Live (L) updates it after every stroke again, on the features of that network.",
+)
 PATIENCE_SECONDS = 2.0
 """An update that takes longer says for how long it has been going on."""
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.events import EngineReady, RegionPredicted, RunFailed, RunFinished
 from napari_emtransfer.gui.canvas_text import in_lines
 from napari_emtransfer.gui.loop_bar import LoopBar, live_text
@@ -15,8 +16,10 @@ from napari_emtransfer.worker.protocol import LIVE_RUN
 
 @pytest.fixture
 def painter(project, runner):
-    """A window on a small project, brush in hand, the engine warm."""
+    """A window on a small project, brush in hand, the engine warm, live off."""
+    project.session.live.set_enabled(False)
     runner.engine.say(EngineReady(run_id="warm", device="CPU"))
+    runner.engine.requests.clear()
     project.dock.choose_tab("Label")
     project.click(project.dock.label_panel.palette_box.button(1))
     return project
@@ -39,6 +42,19 @@ def answer(project, runner, value):
     where = {"micrograph": stem, "model_run": LIVE_RUN, "generation": request.generation, **window.model_dump()}
     runner.engine.say(RegionPredicted(run_id=request.run_id, **where))
     runner.engine.say(RunFinished(run_id=request.run_id, result={"n_pixels": 5}))
+
+
+def test_it_is_on_in_a_new_project_and_gives_way_to_the_first_network(project):
+    session, told = project.session, []
+    assert session.live.enabled, "a few strokes are to bring an overlay without any switch"
+    session.signals.notice_posted.connect(lambda message, hint: told.append(message))
+    first, second = (session.project.create_run("train", TrainConfig().model_dump(mode="json")).id for _ in range(2))
+    session.use_model(first)
+    assert not session.live.enabled
+    assert any("trained network" in message for message in told)
+    session.live.toggle()
+    session.use_model(second)
+    assert session.live.enabled, "what the user switched on stays on"
 
 
 def test_button_and_key_switch_it_and_the_bar_tells(painter, runner):
@@ -92,7 +108,7 @@ def test_a_missing_class_is_a_hint_below_the_buttons_and_no_message(painter, run
 def test_next_tile_is_asked_for_and_the_view_of_the_old_one_is_no_place(painter, runner):
     session = painter.session
     painter.click(painter.dock.loop_bar.live_button)
-    painter.wait(lambda: session.visible is not None, "a tick")
+    painter.wait(lambda: bool(runner.engine.requests) and session.visible is not None, "a tick")
     before = session.current
     painter.key("n")
     painter.shown()
