@@ -5,15 +5,20 @@ Its blur, noise, brightness, contrast and gamma are not used: they clip floats t
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from threading import Lock
 from typing import Any, Final
 
-import albumentations
 import cv2
 import numpy as np
-from albumentations.augmentations.geometric import functional as geometric
 from numpy.typing import NDArray
+
+# Without this the import asks a server for a newer version, and waits for it where there is no network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations
+from albumentations.augmentations.geometric import functional as geometric
 
 from napari_emtransfer.core.data.labels import IGNORE_INDEX
 

@@ -221,3 +221,9 @@ def test_symmetries_move_the_last_two_axes():
     stack = np.arange(18).reshape(2, 3, 3)
     for element in range(8):
         np.testing.assert_array_equal(dihedral(stack, element)[1], dihedral(stack[1], element))
+
+
+def test_bending_asks_no_server_for_a_newer_version():
+    from albumentations import check_version  # after `bending`
+
+    assert check_version.opener is None
