@@ -84,13 +84,13 @@ def calibration_of(model: TrainedModel, ground: Ground, samples: Mapping[str, Pi
     """What the model's own temperature gives on a ground; on that which it was fitted on, told without flattery."""
     if not samples:  # so few labels in a window of a large micrograph that none was drawn
         return None
-    words = f"temperature {model.temperature:.2f}, fitted on the validation ground of the run"
+    words = f"temperature {model.temperature:.2f}, fitted on the validation ground of the run{_fitted_for(model)}"
     if model.temperature == 1:
         return apply_calibration(samples, 1.0, "no temperature has been fitted for this model")
-    if "validation" not in ground.on:
+    if not ground.is_validation:
         return apply_calibration(samples, model.temperature, f"{words} and reported on this other ground")
     if len(samples) == 1:
-        note = f"{words} and reported on that same specimen, so expect worse calibration on others"
+        note = f"{words} and reported on a specimen of that same ground, so expect worse calibration on others"
         return apply_calibration(samples, model.temperature, note)
     return fit_calibration(samples, "this ground").model_copy(
         update={
@@ -98,6 +98,13 @@ def calibration_of(model: TrainedModel, ground: Ground, samples: Mapping[str, Pi
             "note": f"{words}; each specimen is reported with the temperature of the others",
         }
     )
+
+
+def _fitted_for(model: TrainedModel) -> str:
+    """What the temperature was fitted for, where that is not quite what predicts."""
+    parts = ["for each network of the folds alone"] if model.run.fold_folders() else []
+    parts += ["for one orientation"] if len(model.predictor.config.symmetries) > 1 else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 @dataclass

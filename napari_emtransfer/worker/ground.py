@@ -26,12 +26,14 @@ class Ground:
     """Regions to measure on. `closeness` is one of specimen, micrograph, block, training tile: what they share.
 
     `fold_of` maps the micrographs that a fold held out to that fold: its network, which never saw them, measures them.
+    `is_validation` is true where any of it, by whatever name, is ground that the run's temperature was fitted on.
     """
 
     on: tuple[str, ...]
     regions: tuple[Region, ...]
     closeness: str
     note: str
+    is_validation: bool = False
     fold_of: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -99,11 +101,17 @@ def describe(
     sentences += _about_folds(split, regions, fold_of, is_validation=is_validation)
     if _CLOSENESS.index(from_before) > _CLOSENESS.index(own):
         sentences.append(f"The weights it started from had been trained on {_SHARED[from_before]}")
-    if "validation" in on and not split.folds:
+    if any(_touch(regions, one.validation) for one in (split, *(other.split() for other in others))):
         sentences.append(_SAME_GROUND)
     closeness = max(own, from_before, key=_CLOSENESS.index)
     note = " ".join(f"{s.rstrip('.')}." for s in sentences)
-    return Ground(tuple(on), regions, closeness, note, fold_of)
+    fitted_on = (*split.validation, *(r for fold in split.folds for r in fold.held_out))
+    return Ground(tuple(on), regions, closeness, note, _touch(regions, fitted_on), fold_of)
+
+
+def _touch(regions: Sequence[Region], others: Sequence[Region]) -> bool:
+    """Whether any pixel lies in both; a micrograph of the validation part may be named by hand, too."""
+    return any(r.micrograph == o.micrograph and _overlap(r, o) for r in regions for o in others)
 
 
 def _seen_by(split: Split, fold: int | None) -> tuple[Region, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from napari_emtransfer.core.config import ComputeConfig, PredictConfig, TrainConfig
 from napari_emtransfer.core.data.project import Project
@@ -17,6 +17,10 @@ from napari_emtransfer.worker.evaluate_handler import Measurement, measure
 from napari_emtransfer.worker.fold_handler import FoldsFit
 from napari_emtransfer.worker.ground import choose_ground
 from napari_emtransfer.worker.models import TrainedModel, load_fold, load_model
+
+_MEAN_NOT_CALIBRATED: Final = (
+    "it was fitted for each network alone, and their mean, which is the run's model, was not calibrated itself"
+)
 
 
 def measure_run(
@@ -52,6 +56,8 @@ def measure_run(
     if calibration is not None:
         for path in run.model_paths():
             set_temperature(path, calibration.temperature)
+        if split.folds:
+            calibration = calibration.model_copy(update={"note": f"{calibration.note}; {_MEAN_NOT_CALIBRATED}"})
     result = measurement.evaluation(ground, calibration).model_dump(mode="json")
     if isinstance(fit, FoldsFit):
         return result | {"ended": fit.ended, "folds": list(_folds(split, fit, measurement))}

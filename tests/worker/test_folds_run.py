@@ -183,7 +183,9 @@ def test_a_named_test_part_is_in_no_fold_and_measured_by_all(tmp_path):
     assert set(events[-1].result["per_specimen"]) == set("abc")
     result = evaluate(root, "test")
     assert (result["ground"], result["micrographs"]) == ("specimen", ["d1"])
-    assert "reported on this other ground" in result["calibration"]["note"]
+    note = result["calibration"]["note"]
+    assert "for each network of the folds alone" in note
+    assert "reported on this other ground" in note
 
 
 @pytest.mark.parametrize(
@@ -356,6 +358,14 @@ def test_evaluating_several_runs_counts_what_each_was_trained_on(two_runs, tmp_p
     assert (alone["ground"], both["ground"]) == ("specimen", "training tile")
 
 
+def test_ground_that_another_runs_checkpoint_was_chosen_on_is_no_clean_ground(two_runs, tmp_path):
+    root = shutil.copytree(two_runs.parent, tmp_path / "copy") / "project"
+    train(root, QUICK.model_copy(update={"validation": ("d1",), "iterations": 1}))
+    options = {"run_id": "e", "project": root, "model_run": "0001", "on": ("test",), "config": PREDICT}
+    assert "chosen on this same ground" not in do(EvaluateRequest(**options))[-1].result["note"]
+    assert "chosen on this same ground" in do(EvaluateRequest(**options, ensemble=("0003",)))[-1].result["note"]
+
+
 # ---- what the trainer is given
 
 
@@ -429,7 +439,9 @@ def test_calibration_is_fitted_reported_and_evaluated(folded):
     root, events = folded
     calibration = events[-1].result["calibration"]
     assert "each of its 4 specimens is reported with the temperature of the others" in calibration["note"]
+    assert "their mean, which is the run's model, was not calibrated itself" in calibration["note"]
     assert calibration["n_pixels"] == 4 * 96 * 112
+    assert "a specimen of that same ground" in evaluate(root, "c1")["calibration"]["note"]
     again = evaluate(root, "validation")["calibration"]
     assert again["temperature"] == pytest.approx(calibration["temperature"])
     assert again["ece_before"] == pytest.approx(calibration["ece_before"], abs=1e-6)

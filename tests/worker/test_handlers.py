@@ -477,6 +477,9 @@ def test_validation_evaluated_later_gives_the_training_runs_figure(trained):
     again = evaluate(root, "validation")
     assert again["confusion"] == events[-1].result["confusion"]
     assert "chosen on this same ground" in again["note"]
+    by_name = evaluate(root, "c1")
+    assert "chosen on this same ground" in by_name["note"]
+    assert "a specimen of that same ground" in by_name["calibration"]["note"]
 
 
 def test_no_such_part_lists_what_there_is(trained):
