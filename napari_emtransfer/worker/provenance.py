@@ -20,6 +20,7 @@ from napari_emtransfer.core.data.storage import write_text
 from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn import store
 from napari_emtransfer.core.rates import resolve_normalization
+from napari_emtransfer.worker.lineage import measured_on, start_of
 
 _LIBRARIES: Final = ("napari-emtransfer", "torch", "segmentation-models-pytorch", "timm", "numpy", "albumentations")
 _FILE: Final = "provenance.json"
@@ -29,7 +30,8 @@ class Provenance(BaseModel):
     """The ingredients of a run.
 
     `config` is what was trained with ("auto" resolved, for the `reason`), `data` the fingerprint of each micrograph
-    (pixels, scale, frozen labels), `parent_sha256` that of the weights' file: None where there is none of its own.
+    (pixels, scale, frozen labels), `parent_sha256` that of the weights' file, of several where the folds go on from
+    several: None where there is none of its own.
     `adaptation` are fingerprints of the micrographs among which those were chosen that the norms of the encoder were
     adapted to; empty where they were not.
     """
@@ -75,7 +77,7 @@ def record(
         config=config,
         reason=reason,
         data={stem: fingerprint(project, run, stem) for stem in sorted(stems_of(regions_of(split)))},
-        parent_sha256=weights_checksum(project, config),
+        parent_sha256=weights_checksum(project, config, split),
         working_pixel_size_nm=project.settings.working_pixel_size_nm,
         classes=project.schema.names,
         modality=project.settings.modality,
@@ -92,7 +94,7 @@ def note_weights(project: Project, run: Run) -> None:
     """Add the checksum of weights that were fetched only when the network was built."""
     found = provenance_of(run)
     if found is not None and found.parent_sha256 is None and found.config.weights != "none":
-        known = found.model_copy(update={"parent_sha256": weights_checksum(project, found.config)})
+        known = found.model_copy(update={"parent_sha256": weights_checksum(project, found.config, run.split())})
         write_text(run.root / _FILE, known.model_dump_json(indent=1))
 
 
@@ -134,12 +136,16 @@ def regions_of(split: Split) -> tuple[Region, ...]:
     return (*split.train, *split.validation, *split.test, *folds)
 
 
-def weights_checksum(project: Project | None, config: TrainConfig) -> str | None:
-    """SHA-256 of the file that a run with `config` starts from; None from scratch, and where there is no such file."""
+def weights_checksum(project: Project | None, config: TrainConfig, split: Split | None = None) -> str | None:
+    """SHA-256 of the file that a run with `config` starts from; None from scratch, and where there is no such file.
+
+    A run that goes on from one with folds starts from the network that `lineage.start_of` chooses for its `split`, each
+    of its own folds from another perhaps: their checksums then, parted by commas, in the order of the folds.
+    """
     kind, _, ref = config.weights.partition(":")
     if kind == "run":
-        start = None if project is None else project.run(ref).starting_point()
-        return None if start is None else store.sha256_of(start)
+        starts = [] if project is None else _starts(project, project.run(ref), split)
+        return ", ".join(dict.fromkeys(store.sha256_of(start) for start in starts)) or None
     if Path(config.weights).is_file():
         return store.sha256_of(Path(config.weights))
     try:
@@ -147,3 +153,13 @@ def weights_checksum(project: Project | None, config: TrainConfig) -> str | None
     except WeightsError:
         return None
     return None if file is None else store.sha256_of(file)
+
+
+def _starts(project: Project, parent: Run, split: Split | None) -> list[Path]:
+    """The checkpoint of `parent` that each network of a run goes on from."""
+    if split is None:
+        found = [parent.starting_point()]
+    else:
+        folds = range(len(split.folds)) if split.folds else (None,)
+        found = [start_of(project, parent, measured_on(split, fold))[0] for fold in folds]
+    return [start for start in found if start is not None]

@@ -156,7 +156,7 @@ def _check_weights(project: Project, old: Run, was: Provenance) -> None:
     """What can be told without fetching anything; `check_same_start` follows when the weights are there."""
     if was.config.weights.startswith("run:") or Path(was.config.weights).suffix:
         try:
-            now = weights_checksum(project, was.config)
+            now = weights_checksum(project, was.config, old.split())
         except ProjectError:
             now = None
         if was.parent_sha256 != now:

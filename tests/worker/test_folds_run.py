@@ -26,6 +26,7 @@ from napari_emtransfer.core.events import (
 )
 from napari_emtransfer.core.legality import legal_symmetries
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, read_meta, set_temperature
+from napari_emtransfer.core.nn.store import sha256_of
 from napari_emtransfer.worker import evaluate_handler, fit, fold_handler
 from napari_emtransfer.worker.averaging import with_symmetries
 from napari_emtransfer.worker.control import Cancelled, RunControl
@@ -33,6 +34,7 @@ from napari_emtransfer.worker.lineage import start_of, trained_on
 from napari_emtransfer.worker.models import load_fold, load_model, predict_native
 from napari_emtransfer.worker.prediction_sinks import mask_of
 from napari_emtransfer.worker.protocol import EvaluateRequest, PredictRequest, TrainRequest
+from napari_emtransfer.worker.provenance import provenance_of
 
 STEMS = ("a1", "b1", "c1", "d1")
 FOLDS = QUICK.model_copy(update={"train": (), "validation": (), "folds": "leave-one-out", "strategy": "scratch"})
@@ -214,6 +216,9 @@ def test_going_on_starts_from_the_network_that_never_saw_the_ground(folded_root)
         assert start_of(project, parent, whole(["c1", "d1"])) == (parent.starting_point(), None)
     events = train(folded_root, config)
     assert isinstance(events[-1], RunFinished), events[-1]
+    with Project.open(folded_root) as project:
+        start = project.run("0001").fold_folder(2) / "best.safetensors"
+        assert provenance_of(project.run("latest")).parent_sha256 == sha256_of(start)
     assert events[0].details["ground"] == "specimen"
     assert "had been trained on" not in events[-1].result["note"]
     again = evaluate(folded_root, "c1", "d1")
@@ -241,6 +246,9 @@ def test_a_second_round_of_folds_stays_out_of_fold(folded_root):
         for k, stem in enumerate(STEMS):
             assert stem not in stems_of(trained_on(project, run, k))
         assert stems_of(trained_on(project, run)) == set(STEMS)
+        # Networks that scored less than the best fold's are what it started from, and what its provenance names.
+        first = [sha256_of(project.run(parent).fold_folder(k) / "best.safetensors") for k in range(4)]
+        assert provenance_of(run).parent_sha256 == ", ".join(first)
 
 
 # ---- prediction
