@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,11 +18,11 @@ from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.resample import WorkingView
 from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.split import Region
-from napari_emtransfer.core.errors import EMTransferError, WeightsError
-from napari_emtransfer.core.events import ProgressMade
+from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.core.events import NoticePosted, ProgressMade
 from napari_emtransfer.core.legality import allowed_transforms
 from napari_emtransfer.core.nn import devices, store
-from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta
+from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta, read_meta
 from napari_emtransfer.core.nn.fetching import ensure
 from napari_emtransfer.core.nn.ground import HeldOutRegion, TrainingImage, held_out_regions, training_images
 from napari_emtransfer.core.nn.model import SegmentationModel
@@ -32,7 +31,7 @@ from napari_emtransfer.core.nn.trainer import FitResult, RunContext, Trainer, in
 from napari_emtransfer.core.rates import resolve_normalization
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.evaluate_handler import restricted
-from napari_emtransfer.worker.lineage import start_of
+from napari_emtransfer.worker.lineage import no_checkpoint, start_of
 from napari_emtransfer.worker.models import open_for, working_view
 from napari_emtransfer.worker.provenance import adaptation_records
 
@@ -146,9 +145,11 @@ class Fitter:
         for place in np.linspace(0, len(stems) - 1, n_views).round().astype(int).tolist():
             if self.control.cancelled:
                 raise Cancelled
-            # One that cannot be opened now is no reason not to train.
-            with suppress(EMTransferError):
+            try:
                 views.append(self._view(stems[place], context))
+            except EMTransferError as error:  # no reason not to train
+                said = f"The norms are not adapted to {stems[place]!r}: {error.message}"
+                self.emit(NoticePosted(run_id=self.run.id, message=said, hint=error.hint))
         return views
 
     def _initial_model(
@@ -161,10 +162,21 @@ class Fitter:
             return initial_model(config, len(self.classes), megabytes_told(self.run.id, self.emit, self.control))
         path, _ = start_of(self.project, parent, measured)
         if path is None:
-            raise WeightsError(f"The run {parent.id} has no best checkpoint to go on from.", "Choose another run.")
+            raise no_checkpoint(parent)
         model = initial_model(config.model_copy(update={"weights": str(path)}), len(self.classes))
+        self._renew_head(model, config, read_meta(path).classes)
         shrink_perturb(model, config.shrink, config.compute.seed)
         return model
+
+    def _renew_head(self, model: SegmentationModel, config: TrainConfig, known: tuple[str, ...]) -> None:
+        """A head that would take one class for another is replaced; a class that was renamed is the same one."""
+        moved = any(name in known and known.index(name) != i for i, name in enumerate(self.classes))
+        if len(known) == len(self.classes) and not moved:
+            return
+        fresh = initial_model(config.model_copy(update={"weights": "none"}), len(self.classes))
+        model.segmentation_head.load_state_dict(fresh.segmentation_head.state_dict())
+        said = f"The run {config.weights.removeprefix('run:')} knew the classes {', '.join(known)}: the head is new."
+        self.emit(NoticePosted(run_id=self.run.id, message=said))
 
 
 def fetch_weights(run_id: str, config: TrainConfig, emit: Emit, control: RunControl) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.split import Region, Split
+from napari_emtransfer.core.errors import WeightsError
 
 
 def parent_of(project: Project, run: Run) -> Run | None:
@@ -31,6 +32,11 @@ def start_of(project: Project, parent: Run, measured: Iterable[Region]) -> tuple
         if not wanted & known:
             return parent.fold_folder(k) / "best.safetensors", k
     return parent.starting_point(), None
+
+
+def no_checkpoint(parent: Run) -> WeightsError:
+    """For a run that nothing can go on from."""
+    return WeightsError(f"The run {parent.id} has no best checkpoint to go on from.", "Choose another run.")
 
 
 def measured_on(split: Split, fold: int | None) -> tuple[Region, ...]:

@@ -31,6 +31,7 @@ from napari_emtransfer.worker.control import Cancelled, Emit, RunControl, Termin
 from napari_emtransfer.worker.fit import FitGround, Fitter, fetch_weights
 from napari_emtransfer.worker.fold_handler import FoldsFit, first_step, fit_folds
 from napari_emtransfer.worker.ground import Ground, describe
+from napari_emtransfer.worker.lineage import no_checkpoint
 from napari_emtransfer.worker.protocol import TrainRequest
 from napari_emtransfer.worker.recommend_handler import resolve
 from napari_emtransfer.worker.run_measure import measure_run
@@ -154,10 +155,18 @@ class _Training:
         return read_meta(paths[0]) if paths else None
 
     def _own_config(self) -> TrainConfig:
-        """The wanted configuration; the run it goes on from by its full id, for "latest" is another one tomorrow."""
+        """The wanted configuration; the run it goes on from by its full id, for "latest" is another one tomorrow.
+
+        Raises
+        ------
+        WeightsError
+            When that run has no checkpoint.
+        """
         config = self.request.config
         if config.weights.startswith("run:"):
             parent = self.project.run(config.weights.removeprefix("run:"))
+            if parent.starting_point() is None:
+                raise no_checkpoint(parent)
             config = config.model_copy(update={"weights": f"run:{parent.id}"})
             self._keep(config)
         return config

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from test_handlers import GIVEN, do, evaluate, train
-from worker_projects import PREDICT, QUICK, make_project
+from worker_projects import PREDICT, QUICK, make_project, micrograph, new_run
 
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.split import Fold, Split, stems_of, whole
@@ -225,6 +225,15 @@ def test_going_on_starts_from_the_network_that_never_saw_the_ground(folded_root)
     assert again["ground"] == "training tile"  # fold 2 was trained on d
 
 
+@pytest.mark.parametrize("folds", [None, 2])
+def test_nothing_goes_on_from_a_run_without_a_checkpoint(project_root, folds):
+    new_run(project_root)
+    changes = {"weights": "run:0001", "folds": folds, "train": (), "validation": ()}
+    event = train(project_root, QUICK.model_copy(update=changes))[-1]
+    assert (event.kind, event.traceback) == ("weights", "")
+    assert "0001-train has no best checkpoint to go on from" in event.message
+
+
 def test_going_on_without_such_a_network_is_admitted(folded_root):
     config = QUICK.model_copy(
         update={"weights": "run:latest", "strategy": "fine-tune", "iterations": 1, "validation": ("c1", "d1")}
@@ -396,6 +405,34 @@ def test_norms_adapt_to_micrographs_of_no_held_out_specimen(two_runs, monkeypatc
     assert {v.micrograph.name for v in Looking.seen["adaptation"]} == {"a1", "b1"}
     train(root, FOLDS.model_copy(update={"normalization": "adabn"}))
     assert {v.micrograph.name for v in Looking.seen["adaptation"]} == {"b1", "c1", "d1"}
+
+
+def test_a_micrograph_that_cannot_be_adapted_to_is_named(two_runs, monkeypatch, tmp_path):
+    root = shutil.copytree(two_runs.parent, tmp_path / "copy") / "project"
+    tifffile.imwrite(tmp_path / "e1.tif", micrograph(9)[0])
+    with Project.open(root) as project:
+        project.add_micrograph(tmp_path / "e1.tif", specimen="e", pixel_size_nm=5.0)
+    (tmp_path / "e1.tif").unlink()
+    monkeypatch.setattr(fit, "Trainer", Looking)
+    events = train(root, GIVEN.model_copy(update={"normalization": "adabn", "strategy": "scratch"}))
+    assert len(Looking.seen["adaptation"]) == 2
+    assert any("not adapted to 'e1'" in e.message for e in events if isinstance(e, NoticePosted))
+
+
+def test_a_head_that_would_take_one_class_for_another_is_made_anew(two_runs, monkeypatch, tmp_path):
+    root = shutil.copytree(two_runs.parent, tmp_path / "copy") / "project"
+    with Project.open(root) as project:
+        before = Checkpoint.load(load_model(project, "0002", PREDICT).checkpoints[0]).state
+    monkeypatch.setattr(fit, "Trainer", Looking)
+    config = GIVEN.model_copy(update={"weights": "run:0002", "strategy": "fine-tune", "shrink": 1.0})
+    head = "segmentation_head.0.weight"
+    said = "The run 0002-train knew the classes matrix, particle: the head is new."
+    for names, kept in ((("matrix", "pore"), True), (("particle", "matrix"), False)):
+        monkeypatch.setattr(fit.Fitter, "classes", names)
+        events = train(root, config)
+        now = Looking.seen["model"].state_dict()[head].numpy()
+        assert np.allclose(now, before[head].numpy()) == kept
+        assert (said in [e.message for e in events if isinstance(e, NoticePosted)]) == (not kept)
 
 
 def test_legality_reaches_the_trainer_and_an_override_is_honoured(two_runs, monkeypatch, tmp_path):
