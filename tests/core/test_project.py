@@ -141,6 +141,23 @@ def test_the_same_file_twice_is_refused_and_the_same_name_is_numbered(project, t
         project.add_micrograph(tmp_path / "missing.png")
 
 
+def test_whoever_reads_a_new_micrograph_finds_its_labels(tmp_path, monkeypatch):
+    image = tmp_path / "a.png"
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(image)
+    seen = []
+    with Project.create(tmp_path / "p", classes=("a", "b")) as project, Project.open(tmp_path / "p") as other:
+        create = project.annotations.create
+
+        def watched(stem, shape):
+            seen.append([record.stem for record in other.micrographs()])
+            create(stem, shape)
+
+        monkeypatch.setattr(project.annotations, "create", watched)
+        project.add_micrograph(image)
+        assert seen == [[]]
+        assert [other.annotations.shape(record.stem) for record in other.micrographs()] == [(64, 64)]
+
+
 def test_records_are_changed_and_removed(project, tmp_path):
     project.add_micrograph(image(tmp_path / "a.png"))
     bar = Window(y0=70, x0=0, y1=80, x1=90)

@@ -185,9 +185,10 @@ class Project:
         frame: int | None = None,
     ) -> MicrographRecord:
         """As `add_micrograph`, for a file that has been read already."""
-        added = self._table.add(micrograph, specimen=specimen, domain=domain, pixel_size_nm=pixel_size_nm, frame=frame)
-        self.annotations.create(added.stem, added.shape)
-        return added
+        prepare = self.annotations.create
+        return self._table.add(
+            micrograph, specimen=specimen, domain=domain, pixel_size_nm=pixel_size_nm, frame=frame, prepare=prepare
+        )
 
     def micrographs(self) -> list[MicrographRecord]:
         """Every micrograph, in the order in which they were added."""

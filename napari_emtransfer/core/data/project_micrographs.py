@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,11 @@ class MicrographTable:
         domain: str,
         pixel_size_nm: float | None,
         frame: int | None,
+        prepare: Callable[[str, tuple[int, int]], object],
     ) -> MicrographRecord:
         """Register a file under its stem, or "stem (2)" where another file has it; that is its specimen by default.
+
+        `prepare` makes what belongs to its stem and shape (H, W) before anybody else can read the record.
 
         Raises
         ------
@@ -90,6 +93,7 @@ class MicrographTable:
                 info_bar=micrograph.info_bar,
             )
             connection.execute(_TABLE.insert().values(**self._row(record)))
+            prepare(record.stem, record.shape)
         return record
 
     def update(self, stem: str, **changes: Any) -> MicrographRecord:

@@ -21,7 +21,8 @@ def read(path: Path, frame: int | None) -> ImageData:
     from PIL import JpegImagePlugin, PngImagePlugin
 
     choose_frame(path, 1, frame)
-    is_png = path.open("rb").read(4) == b"\x89PNG"
+    with path.open("rb") as file:
+        is_png = file.read(4) == b"\x89PNG"
     image: Any = PngImagePlugin.PngImageFile(path) if is_png else JpegImagePlugin.JpegImageFile(path)
     with image:
         check_size(path, image.width * image.height, compression=_MAX_COMPRESSION)
