@@ -185,7 +185,7 @@ def recommend(
         modality=modality,
     )
     rule = first_match(rule_book().rule, situation)
-    found = f"{_counted(n_tiles, tile_px)} on {_count(n_specimens, 'specimen')}"
+    found = f"{_counted(n_tiles, tile_px)} on {_count(n_specimens, 'specimen')} to learn from"
     about = [found] if not situation.pretrained else [found, gap_in_words(gap, continued)]
     return Recommendation(
         strategy=rule.strategy,

@@ -112,7 +112,7 @@ def test_the_encoders_rate_is_the_weights_own_times_the_rules_factor(situation, 
 def test_the_reason_holds_the_numbers():
     found = recommend(18, 3, 0.31, True)
     assert found.reason.startswith(
-        "18 labelled tiles on 3 specimens, large gap to the pretraining data (0.31) → "
+        "18 labelled tiles on 3 specimens to learn from, large gap to the pretraining data (0.31) → "
         "feature extraction, then gradual unfreezing: "
     )
     assert (found.strategy, found.normalization) == ("gradual", "adabn")

@@ -54,7 +54,7 @@ def test_a_recommendation_comes_with_reason_source_and_gap(session, runner, reco
     assert (found.config.strategy, found.config.normalization) == ("gradual", "adabn")
     assert found.config.weights == "micronet"
     assert (found.gap, found.failed) == (0.31, False)
-    assert found.reason.startswith("18 labelled tiles on 3 specimens, large gap")
+    assert found.reason.startswith("18 labelled tiles on 3 specimens to learn from, large gap")
     assert "week 7" in found.source
 
 

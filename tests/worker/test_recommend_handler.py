@@ -63,7 +63,7 @@ def test_without_weights_from_scratch(project_root):
     result = recommended(project_root, OPEN)
     assert (result["strategy"], result["gap"], result["gap_class"]) == ("scratch", None, "unknown")
     assert (result["n_tiles"], result["n_specimens"]) == (4, 4)
-    assert result["reason"].startswith("4 labelled tiles on 4 specimens → train from scratch")
+    assert result["reason"].startswith("4 labelled tiles on 4 specimens to learn from → train from scratch")
     assert TrainConfig.model_validate(result["config"]).strategy == "scratch"
 
 

@@ -160,7 +160,8 @@ def describe(device: torch.device) -> str:
         case "mps":
             return "mps (Apple GPU)"
         case _:
-            return f"cpu ({torch.get_num_threads()} threads)"
+            n = torch.get_num_threads()
+            return f"cpu ({n} thread{'' if n == 1 else 's'})"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

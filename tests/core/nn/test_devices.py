@@ -40,7 +40,7 @@ def test_lack_of_memory_is_told_from_other_faults():
 def test_threads_and_description():
     devices.set_threads(1)
     assert torch.get_num_threads() == 1
-    assert devices.describe(torch.device("cpu")) == "cpu (1 threads)"
+    assert devices.describe(torch.device("cpu")) == "cpu (1 thread)"
     assert devices.free_memory_gb(torch.device("cpu")) is None
 
 
