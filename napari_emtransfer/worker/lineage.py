@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.split import Region, Split
 from napari_emtransfer.core.errors import WeightsError
+from napari_emtransfer.core.nn import store
 
 
 def parent_of(project: Project, run: Run) -> Run | None:
@@ -16,6 +18,20 @@ def parent_of(project: Project, run: Run) -> Run | None:
     weights = str(run.config.get("weights", ""))
     ref = weights.removeprefix("run:") if weights.startswith("run:") else run.record.parent
     return project.run(ref) if ref in {record.id for record in project.runs()} else None
+
+
+def inherited_encoder_rate(project: Project, config: TrainConfig) -> float | None:
+    """The encoder's rate that measured best for the weights of `config`, or those that its runs began with.
+
+    None where they state none, or where the lineage cannot be followed to its beginning.
+    """
+    weights, encoder = config.weights, config.encoder
+    for _ in project.runs():
+        if not weights.startswith("run:"):
+            break
+        parent = project.run(weights.removeprefix("run:")).config
+        weights, encoder = str(parent.get("weights", "none")), str(parent.get("encoder", encoder))
+    return store.stated_encoder_rate(weights, encoder)
 
 
 def start_of(project: Project, parent: Run, measured: Iterable[Region]) -> tuple[Path | None, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,10 +23,11 @@ from napari_emtransfer.core.nn import devices, store
 from napari_emtransfer.core.nn.gap import MAX_WINDOWS, domain_gap
 from napari_emtransfer.core.nn.ground import View
 from napari_emtransfer.core.nn.trainer import initial_model
-from napari_emtransfer.core.rates import FINE_TUNE_RATIO, measured_encoder_rate
+from napari_emtransfer.core.rates import FINE_TUNE_RATIO
 from napari_emtransfer.core.recommend import Recommendation, gap_class
 from napari_emtransfer.core.recommend import recommend as follow_rules
 from napari_emtransfer.worker.control import Emit, RunControl
+from napari_emtransfer.worker.lineage import inherited_encoder_rate
 from napari_emtransfer.worker.models import open_for, working_view
 from napari_emtransfer.worker.protocol import RecommendRequest
 
@@ -56,11 +57,12 @@ def recommend(request: RecommendRequest, emit: Emit, control: RunControl) -> dic
     }
 
 
-def resolve(project: Project, config: TrainConfig) -> tuple[TrainConfig, str]:
+def resolve(project: Project, config: TrainConfig, held_out: Collection[str] = ()) -> tuple[TrainConfig, str]:
     """The configuration that a run with the strategy "auto" uses, and the sentence that says why.
 
     Any other strategy is the user's choice: it comes back as it is, with a sentence that says so. Weights that are not
-    on this machine yet are fetched, as the training would do next. `config.weights` may be "run:ID".
+    on this machine yet are fetched, as the training would do next. `config.weights` may be "run:ID". `held_out` are
+    micrographs that the run's split keeps out of the training altogether.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def resolve(project: Project, config: TrainConfig) -> tuple[TrainConfig, str]:
     """
     if config.strategy != "auto":
         return config, f"The strategy {config.strategy} was chosen by hand."
-    found = _advised(project, config, may_fetch=True).recommendation
+    found = _advised(project, config, may_fetch=True, held_out=held_out).recommendation
     return found.applied_to(config), found.reason
 
 
@@ -80,17 +82,17 @@ class _Advised:
     gap: float | None
 
 
-def _advised(project: Project, config: TrainConfig, *, may_fetch: bool) -> _Advised:
-    """The rules, applied to labels and micrographs that the configuration does not hold out by name.
+def _advised(project: Project, config: TrainConfig, *, may_fetch: bool, held_out: Collection[str] = ()) -> _Advised:
+    """The rules, applied to labels and micrographs that are not held out, be it by name in the configuration.
 
     An honest estimate must not have looked at what it is made on, not even to choose the strategy.
     """
-    held_out = _held_out(project, config)
-    labels = survey(project, without=held_out)
-    stems = tuple(r.stem for r in project.micrographs() if r.stem not in held_out)
+    without = _held_out(project, config).union(held_out)
+    labels = survey(project, without=without)
+    stems = tuple(r.stem for r in project.micrographs() if r.stem not in without)
     gap = _gap(project, config, stems, may_fetch=may_fetch)
-    # Rates as the training would have them without a rule.
-    rate = measured_encoder_rate(config) or FINE_TUNE_RATIO * config.learning_rate
+    # A run hands on the rate of the weights that it came from; else as a training would have it without a rule.
+    rate = inherited_encoder_rate(project, config) or FINE_TUNE_RATIO * config.learning_rate
     found = follow_rules(
         labels.n_tiles,
         len(labels.specimens),

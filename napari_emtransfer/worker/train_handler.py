@@ -8,7 +8,7 @@ from typing import Any
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
-from napari_emtransfer.core.data.split import Split
+from napari_emtransfer.core.data.split import Split, stems_of
 from napari_emtransfer.core.data.storage import write_text
 from napari_emtransfer.core.errors import LabelError
 from napari_emtransfer.core.events import (
@@ -119,7 +119,7 @@ class _Training:
         config = TrainConfig.model_validate(self.run.config) if known else self._own_config()
         device = devices.describe(devices.resolve_device(config.compute.device))
         split = self.run.split() if known else self._choose_split(config)
-        config, reason = (config, "") if known else self._resolved(config)
+        config, reason = (config, "") if known else self._resolved(config, split)
         if known:
             made_of = provenance.provenance_of(self.run)
             reason = made_of.reason if made_of else ""
@@ -171,14 +171,21 @@ class _Training:
             self._keep(config)
         return config
 
-    def _resolved(self, config: TrainConfig) -> tuple[TrainConfig, str]:
+    def _resolved(self, config: TrainConfig, split: Split) -> tuple[TrainConfig, str]:
         """With the strategy that the rules propose, where the user left it to them, and the reason."""
         if config.strategy != "auto":
             return config, ""
         fetch_weights(self.run.id, config, self.emit, self.control)
-        resolved, reason = resolve(self.project, config)
+        resolved, reason = resolve(self.project, config, self._kept_out(split))
         self._keep(resolved)
         return resolved, reason
+
+    def _kept_out(self, split: Split) -> set[str]:
+        """Micrographs that training never sees: the held-out ones, and others of their specimens."""
+        of = {record.stem: record.specimen for record in self.project.micrographs()}
+        others = (region for regions in split.other.values() for region in regions)
+        hidden = {of[stem] for stem in stems_of((*split.validation, *split.test, *others)) if stem in of}
+        return {stem for stem, specimen in of.items() if specimen in hidden} - stems_of(split.train)
 
     def _keep(self, config: TrainConfig) -> None:
         write_text(self.run.root / "config.json", config.model_dump_json(indent=1))

@@ -10,7 +10,7 @@ from napari_emtransfer.core.data.label_survey import LabelSurvey
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import EMTransferError, WeightsError
-from napari_emtransfer.core.events import TERMINAL, RunFailed, RunFinished
+from napari_emtransfer.core.events import TERMINAL, RunFailed, RunFinished, RunStarted
 from napari_emtransfer.core.nn import store
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta
 from napari_emtransfer.core.nn.trainer import initial_model
@@ -18,7 +18,8 @@ from napari_emtransfer.core.rates import check_rates
 from napari_emtransfer.core.recommend import rule_book
 from napari_emtransfer.worker import recommend_handler
 from napari_emtransfer.worker.handlers import RunControl, handle
-from napari_emtransfer.worker.protocol import RecommendRequest
+from napari_emtransfer.worker.lineage import inherited_encoder_rate
+from napari_emtransfer.worker.protocol import RecommendRequest, TrainRequest
 
 OPEN = QUICK.model_copy(update={"train": (), "validation": ()})
 
@@ -206,3 +207,34 @@ def test_resolving_needs_the_weights(project_root):
 def test_a_run_without_a_checkpoint_has_no_gap(project_root):
     result = recommended(project_root, OPEN.model_copy(update={"weights": f"run:{new_run(project_root)}"}))
     assert (result["gap"], result["strategy"]) == (None, "fine-tune")
+
+
+def test_a_training_counts_only_what_its_split_trains_on(project_root):
+    config = OPEN.model_copy(update={"split": None})
+    run_id = new_run(project_root, config)
+    events = []
+    handle(TrainRequest(run_id=run_id, project=project_root, config=config), events.append, RunControl())
+    details = next(event for event in events if isinstance(event, RunStarted)).details
+    n_train = len(details["train"])
+    assert n_train == 4 - len(details["validation"]) < 4
+    assert details["reason"].startswith(f"{n_train} labelled tiles on {n_train} specimens")
+
+
+def test_a_run_hands_on_the_rate_of_the_weights_that_its_lineage_began_with(project_root, run_id, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "carries.safetensors"
+    tensors = {k: v.contiguous() for k, v in initial_model(QUICK, 2).state_dict().items() if k.startswith("encoder.")}
+    save_file(tensors, path, metadata={store.ENCODER_RATE_KEY: "0.001"})
+    with Project.open(project_root) as project:
+        first = project.run(run_id)
+        (first.root / "config.json").write_text(QUICK.model_copy(update={"weights": str(path)}).model_dump_json())
+    config = OPEN.model_copy(update={"weights": f"run:{run_id}"})
+    result = recommended(project_root, config)
+    assert result["rule"] == "go-on-from-a-run"
+    assert result["config"]["encoder_learning_rate"] == pytest.approx(0.3e-3)
+    first_of_two = new_run(project_root, config)
+    with Project.open(project_root) as project:
+        again = OPEN.model_copy(update={"weights": f"run:{first_of_two}"})
+        assert inherited_encoder_rate(project, again) == 1e-3
+        assert inherited_encoder_rate(project, OPEN) is None
