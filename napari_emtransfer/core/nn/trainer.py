@@ -177,6 +177,7 @@ class Trainer:
         with prefetched(self._sampler, iteration) as batches:
             while iteration < n:
                 if self._should_stop():
+                    self._tell(iteration, losses)
                     return iteration, "stopped"
                 started, progress = time.monotonic(), self._pace.progress(iteration)
                 self._maybe_advance(iteration, progress)
@@ -184,9 +185,11 @@ class Trainer:
                 iteration += 1
                 self._pace.step_took(time.monotonic() - started)
                 over = self._pace.over_budget
-                if self._pace.may_speak() or iteration == n:
+                due = iteration % self.validate_every == 0 or iteration == n or over
+                # Before anything is banked: weights that have become nan are no work to go on from.
+                if self._pace.may_speak() or due:
                     self._tell(iteration, losses)
-                if iteration % self.validate_every == 0 or iteration == n or over:
+                if due:
                     self._validate(iteration)
                     self._bank(iteration)
                 if self._out_of_patience():
@@ -217,7 +220,9 @@ class Trainer:
         )
 
     def _tell(self, iteration: int, losses: list[Tensor]) -> None:
-        """Emit the mean loss since the last time; reading it waits for the device, hence not at every step."""
+        """Emit the mean loss since the last time, if any; reading it waits for the device, hence not at every step."""
+        if not losses:
+            return
         loss = float(torch.stack(losses).mean())
         losses.clear()
         if not math.isfinite(loss):

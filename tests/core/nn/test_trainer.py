@@ -187,6 +187,17 @@ def test_a_diverging_run_says_what_to_change(tmp_path):
         make_trainer(tmp_path, config(), train=[broken]).fit(lambda event: None)
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_weights_that_have_become_nan_are_not_banked(tmp_path, monkeypatch, stops):
+    monkeypatch.setattr(Pace, "may_speak", lambda self: False)
+    trainer = make_trainer(tmp_path, config(iterations=40, validate_every=3, learning_rate=1))
+    fit_until = iter([False, False, stops, False, False])
+    monkeypatch.setattr("napari_emtransfer.core.nn.step.Optimization.step", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(EMTransferError, match="loss became nan"):
+        trainer.fit(lambda event: None, lambda: next(fit_until))
+    assert not (tmp_path / "last.safetensors").exists()
+
+
 def test_without_held_out_ground_the_last_weights_count(tmp_path):
     events = []
     result = make_trainer(tmp_path, config(iterations=3), held_out=[]).fit(events.append)
