@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from napari_emtransfer.core.config import LiveConfig, ModelConfig
 from napari_emtransfer.core.data.intensity import Standardization
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.core.errors import ProjectError, WeightsError
+from napari_emtransfer.core.errors import EMTransferError, ProjectError, WeightsError
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RegionPredicted, RunStarted
 from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.checkpoint import Checkpoint
@@ -30,6 +31,7 @@ from napari_emtransfer.worker.protocol import LIVE_RUN, LiveRequest
 
 FEATURES_FOLDER: Final = "features"
 _RUN_PREFIX: Final = "run:"
+_NOT_KEPT: Final = "Features are not kept; all else works."
 # Norm statistics of the network are measured on some of these, evenly chosen.
 _MAX_VIEWS: Final = 4
 
@@ -58,7 +60,7 @@ class _Kept:
 
     key: _Key | None = None
     state: LiveState | None = None
-    faults: list[str] = []  # noqa: RUF012 - one per process, as the rest
+    faults: list[tuple[str, str]] = []  # noqa: RUF012 - one per process, as the rest; (sentence, hint)
 
 
 def forget() -> None:
@@ -98,8 +100,8 @@ def update_live(request: LiveRequest, emit: Emit, control: RunControl) -> dict[s
         _predict(project, request, state, head, window, emit, control)
         clock.lap("predict")
         names = project.schema.names
-    for words in _Kept.faults:
-        emit(NoticePosted(run_id=request.run_id, message=words, hint="Features are not kept; all else works."))
+    for words, hint in _Kept.faults:
+        emit(NoticePosted(run_id=request.run_id, message=words, hint=hint))
     _Kept.faults.clear()
     labelled = sorted({int(c) for part in parts for c in np.unique(part.classes)})
     return {
@@ -216,11 +218,12 @@ def _state(project: Project, request: LiveRequest, clock: _Clock) -> LiveState:
         folder = None if project.read_only else project.root / FEATURES_FOLDER
         state = LiveState(
             recipe.source,
-            FeatureCache(folder, on_fault=_Kept.faults.append),
+            FeatureCache(folder, on_fault=lambda words: _Kept.faults.append((words, _NOT_KEPT))),
             recipe.standardization,
             recipe.working_nm,
             n_classes=len(project.schema),
             seed=request.config.compute.seed,
+            on_fault=lambda error: _Kept.faults.append((f"Live leaves labels out. {error.message}", error.hint)),
         )
         # What another head has predicted does not go with what this one will.
         project.predictions.remove(LIVE_RUN)
@@ -243,7 +246,10 @@ def _recipe(project: Project, config: LiveConfig) -> _Recipe:
     model = build_model(ModelConfig(encoder=config.encoder, n_classes=2), config.weights)
     records = project.micrographs()
     chosen = {int(i) for i in np.linspace(0, len(records) - 1, min(len(records), _MAX_VIEWS)).round()}
-    views = [working_view(open_for(project, records[i].stem), Standardization(), working_nm) for i in sorted(chosen)]
+    views = []
+    for i in sorted(chosen):
+        with suppress(EMTransferError):  # one that cannot be opened now; others will do
+            views.append(working_view(open_for(project, records[i].stem), Standardization(), working_nm))
     return _Recipe(
         FeatureSource(FrozenNetwork(adapted(model, views), "encoder", device)), Standardization(), working_nm
     )

@@ -19,6 +19,7 @@ from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.resample import WorkingView
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
+from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.nn.feature_cache import FeatureCache, Features, feature_key
 from napari_emtransfer.core.nn.features import FeatureSource, with_relative
 from napari_emtransfer.core.nn.live import MAX_TILE_PIXELS, LabelledPixels, balanced
@@ -65,6 +66,8 @@ class LiveState:
         Standardisation and working pixel size of the micrographs.
     n_classes
         Labels above it are of no class and left out.
+    on_fault
+        Told once of each micrograph that cannot be opened now: its labels are left out until it can.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class LiveState:
         *,
         n_classes: int,
         seed: int,
+        on_fault: Callable[[EMTransferError], None] = lambda _error: None,
     ) -> None:
         self._source = source
         self._cache = cache
@@ -83,6 +87,8 @@ class LiveState:
         self._working_nm = working_pixel_size_nm
         self._n_classes = n_classes
         self._seed = seed
+        self._on_fault = on_fault
+        self._unopened: set[str] = set()
         self._grounds: dict[str, _Ground] = {}
         self._recent: OrderedDict[str, Features] = OrderedDict()
 
@@ -105,7 +111,8 @@ class LiveState:
             if should_stop():
                 return
             on_progress(n_done, len(changed))
-            self._read_chunk(project, record, chunk, stamp)
+            if self._opens(project, record):
+                self._read_chunk(project, record, chunk, stamp)
 
     def labelled_pixels(self, stem: str, window: Window) -> list[LabelledPixels]:
         """All that was gathered; that of tiles in `window` (native) of the micrograph `stem` is marked as in view."""
@@ -126,6 +133,18 @@ class LiveState:
         for name in sorted(stamps.keys() | files.keys()):
             if stamps.get(name) != files.get(name):
                 yield record, name, files.get(name)
+
+    def _opens(self, project: Project, record: MicrographRecord) -> bool:
+        """Whether a micrograph can be opened: one on a drive that was removed is no reason to stand still."""
+        try:
+            self.ground(project, record)
+        except EMTransferError as error:
+            if record.stem not in self._unopened:
+                self._on_fault(error)
+            self._unopened.add(record.stem)
+            return False
+        self._unopened.discard(record.stem)
+        return True
 
     def _read_chunk(self, project: Project, record: MicrographRecord, name: str, stamp: Stamp | None) -> None:
         ground = self.ground(project, record)

@@ -250,3 +250,21 @@ def test_where_features_cannot_be_kept_it_says_so_once(bare):
     notices = [[e.message for e in live(bare, stem=stem) if e.event == "NoticePosted"] for stem in ("a1", "b1")]
     assert [len(n) for n in notices] == [1, 0]
     assert "features" in notices[0][0]
+
+
+def test_a_labelled_micrograph_that_cannot_be_opened_is_told_once_and_does_not_hold_up_the_others(bare):
+    paint_both(bare)
+    paint_both(bare, "b1")
+    with Project.open(bare) as project:
+        path = project.record("b1").path
+    away = path.rename(path.with_name("away"))
+    told = []
+    for _ in range(2):
+        events = live(bare)
+        assert isinstance(events[-1], RunFinished), events[-1]
+        assert events[-1].result["n_pixels"] == 72
+        told += [e.message for e in events if e.event == "NoticePosted"]
+    assert len(told) == 1
+    assert "b1" in told[0]
+    away.rename(path)
+    assert live(bare)[-1].result["n_pixels"] == 144
