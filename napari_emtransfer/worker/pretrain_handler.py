@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +48,8 @@ def pretrain(request: PretrainRequest, emit: Emit, control: RunControl) -> dict[
         When the folder does not hold two classes with two readable images each.
     WeightsError
         When `out` exists or is no .safetensors, or the weights to start from cannot be had or do not fit.
+    StorageError
+        When nothing can be written to the folder of `out`, or the temporary disk is full.
     """
     config = request.config
     _check_target(request.out)
@@ -164,6 +167,10 @@ def _check_target(out: Path) -> None:
         raise WeightsError(f"{out.name!r} does not end in .safetensors.", f"Write to {out.stem}.safetensors.")
     if out.exists():
         raise WeightsError(f"{str(out)!r} exists already.", "Give another name, or delete it first.")
+    with storage_faults(out):  # now, and not when the hours of training are over
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
 
 
 def _check_parent(config: TrainConfig) -> None:

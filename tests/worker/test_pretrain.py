@@ -15,8 +15,9 @@ from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import LabelError, UnreadableFileError
 from napari_emtransfer.core.events import IterationEnded, NoticePosted, RunCancelled, RunFailed, RunFinished
 from napari_emtransfer.core.nn import classify_data, store
-from napari_emtransfer.core.nn.classify import build_classifier, wilson_interval
+from napari_emtransfer.core.nn.classify import EncoderPretraining, build_classifier, wilson_interval
 from napari_emtransfer.core.nn.model import build_model
+from napari_emtransfer.core.nn.pace import Pace
 from napari_emtransfer.core.nn.tensors import read_metadata, read_tensors
 from napari_emtransfer.core.nn.weights import initialise
 from napari_emtransfer.worker.handlers import RunControl, handle
@@ -236,6 +237,22 @@ def test_a_file_that_exists_is_not_written_over(pretrained, folder):
     event = pretrain(folder, pretrained[0])[-1]
     assert isinstance(event, RunFailed)
     assert "exists already" in event.message
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_training(folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    events = pretrain(folder, tmp_path / "file" / "o.safetensors")
+    assert isinstance(events[-1], RunFailed)
+    assert (events[-1].kind, len(events)) == ("storage", 1)
+
+
+def test_a_stopped_pretraining_that_diverged_writes_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(EncoderPretraining, "_step", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr(Pace, "may_speak", lambda _: False)
+    monkeypatch.setattr(Pace, "over_budget", property(lambda pace: pace.seconds > 0.2))
+    event = pretrain(folder, tmp_path / "o.safetensors", minutes=1, iterations=100_000)[-1]
+    assert "loss became nan" in event.message
+    assert not (tmp_path / "o.safetensors").exists()
 
 
 def test_the_verb(folder, tmp_path, capsys):

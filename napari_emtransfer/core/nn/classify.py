@@ -117,6 +117,8 @@ class EncoderPretraining:
                 pace.step_took(time.monotonic() - started)
                 if pace.may_speak() or iteration == config.iterations:
                     emit(self._told(run_id, iteration, losses, pace))
+        if losses:  # stopped, or out of time: what is kept must not be nan either
+            emit(self._told(run_id, iteration, losses, pace))
         self.seconds = pace.seconds
         self.model.load_state_dict(self._average.state)
         return iteration

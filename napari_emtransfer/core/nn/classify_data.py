@@ -19,6 +19,7 @@ from napari_emtransfer.core.data.intensity import Standardization
 from napari_emtransfer.core.data.micrograph import Micrograph
 from napari_emtransfer.core.data.readers import checksum, read_micrograph, supported_suffixes
 from napari_emtransfer.core.data.resample import WorkingView
+from napari_emtransfer.core.data.storage import storage_faults
 from napari_emtransfer.core.errors import EMTransferError, LabelError, UnreadableFileError
 from napari_emtransfer.core.nn.augment import dihedral, jitter_intensity
 
@@ -97,6 +98,8 @@ def read_archive(
     ------
     LabelError
         When fewer than two classes keep two readable images, which is what it takes to hold one out.
+    StorageError
+        When the temporary disk is full.
     """
     listed = list_classes(root)
     with tempfile.TemporaryFile(prefix="emtransfer-") as store:
@@ -192,7 +195,8 @@ class _Reading:
         self._seen[content] = name
         start = self._store.tell() // image.itemsize
         self._places.append((name, label, start, (image.shape[0], image.shape[1])))
-        self._store.write(image.tobytes())
+        with storage_faults(Path(tempfile.gettempdir())):
+            self._store.write(image.tobytes())
 
     def archive(self, classes: tuple[str, ...]) -> ImageArchive:
         """Everything read so far; classes with too few images are left out."""
