@@ -110,12 +110,13 @@ def _start(made_of: Provenance, run: Run, adapted_to: str) -> Iterator[str]:
 
 
 def _adapted_to(project: Project, made_of: Provenance, split: Split) -> str:
-    """Micrographs, evenly chosen where they are many, but none of a specimen that is held out."""
+    """Micrographs, or how many of how many where they are too many, but none of a specimen that is held out."""
     of = {record.stem: record.specimen for record in project.micrographs()}
     others = (region for regions in split.other.values() for region in regions)
     hidden = {of.get(r.micrograph) for r in (*split.validation, *split.test, *others)}
     stems = [stem for stem in made_of.adaptation if of.get(stem) not in hidden]
-    named = ", ".join(stems)
+    most = provenance.MAX_ADAPTATION_VIEWS
+    named = ", ".join(stems) if len(stems) <= most else f"{most} of {len(stems)} micrographs, evenly chosen"
     return f"{named}, each fold without what it holds out" if split.folds and stems else named
 
 

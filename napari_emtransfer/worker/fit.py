@@ -33,9 +33,8 @@ from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.evaluate_handler import restricted
 from napari_emtransfer.worker.lineage import no_checkpoint, start_of
 from napari_emtransfer.worker.models import open_for, working_view
-from napari_emtransfer.worker.provenance import adaptation_records
+from napari_emtransfer.worker.provenance import MAX_ADAPTATION_VIEWS, adaptation_records
 
-MAX_ADAPTATION_VIEWS: Final = 64
 _MEGA: Final = 1e6
 _TELL_EVERY_S: Final = 0.1
 

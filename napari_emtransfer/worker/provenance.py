@@ -24,6 +24,7 @@ from napari_emtransfer.worker.lineage import measured_on, start_of
 
 _LIBRARIES: Final = ("napari-emtransfer", "torch", "segmentation-models-pytorch", "timm", "numpy", "albumentations")
 _FILE: Final = "provenance.json"
+MAX_ADAPTATION_VIEWS: Final = 64
 
 
 class Provenance(BaseModel):

@@ -14,6 +14,7 @@ from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.errors import EMTransferError, ProjectError, WeightsError
 from napari_emtransfer.core.events import RunFailed, RunFinished
+from napari_emtransfer.worker import card, provenance
 from napari_emtransfer.worker.handlers import RunControl, handle
 from napari_emtransfer.worker.protocol import TrainRequest
 from napari_emtransfer.worker.provenance import provenance_of
@@ -140,6 +141,15 @@ def test_a_card_holds_what_a_reader_needs(trained):
     ):
         assert words in card, words
     assert "git" not in card
+
+
+def test_a_card_says_how_many_of_many_micrographs_the_norms_saw(trained, monkeypatch):
+    root, _, second = trained
+    monkeypatch.setattr(provenance, "MAX_ADAPTATION_VIEWS", 2)
+    with Project.open(root) as project:
+        run = project.run(second)
+        words = card._adapted_to(project, provenance_of(run), run.split())
+    assert words == "2 of 3 micrographs, evenly chosen"
 
 
 def test_illegal_augmentation_is_on_the_card_with_its_reason(root):
