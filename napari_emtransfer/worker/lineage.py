@@ -31,7 +31,9 @@ def inherited_encoder_rate(project: Project, config: TrainConfig) -> float | Non
             break
         parent = project.run(weights.removeprefix("run:")).config
         weights, encoder = str(parent.get("weights", "none")), str(parent.get("encoder", encoder))
-    return store.stated_encoder_rate(weights, encoder)
+    rate = store.stated_encoder_rate(weights, encoder)
+    # Of weights that have been trained since nobody measured that the encoder may overtake the decoder.
+    return rate if rate is None or weights == config.weights else min(rate, config.learning_rate)
 
 
 def start_of(project: Project, parent: Run, measured: Iterable[Region]) -> tuple[Path | None, int | None]:

@@ -56,12 +56,6 @@ def train(request: TrainRequest, emit: Emit, control: RunControl) -> Terminal:
         return failure(request.run_id, error)
 
 
-def _reason_told(run: Run) -> str:
-    """Why a run that is resumed has its strategy, as it said when it began."""
-    began = [event for event in run.events() if isinstance(event, RunStarted)]
-    return str(began[0].details.get("reason", "")) if began else ""
-
-
 def _clear_torn_checkpoints(run: Run) -> None:
     """A kill in the middle of writing a checkpoint leaves a temporary file of a few hundred megabytes."""
     for pattern in (".tmp-*", "fold-*/.tmp-*"):

@@ -238,3 +238,6 @@ def test_a_run_hands_on_the_rate_of_the_weights_that_its_lineage_began_with(proj
         again = OPEN.model_copy(update={"weights": f"run:{first_of_two}"})
         assert inherited_encoder_rate(project, again) == 1e-3
         assert inherited_encoder_rate(project, OPEN) is None
+        slow, _ = recommend_handler.resolve(project, config.model_copy(update={"learning_rate": 1e-4}))
+    assert slow.encoder_learning_rate == pytest.approx(0.3e-4)
+    check_rates(slow)

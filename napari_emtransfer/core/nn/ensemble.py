@@ -54,11 +54,6 @@ class Ensemble(nn.Module):
         """Number of logit channels."""
         return self.networks[0].n_classes
 
-    @property
-    def n_passes(self) -> int:
-        """Predictions that are averaged."""
-        return len(self.members) * len(self.symmetries)
-
     def forward(self, image: Tensor) -> Tensor:
         """(N, 1, H, W) → log of the mean probability (N, C, H, W)."""
         return self.examine(image)[0]
