@@ -135,6 +135,8 @@ def cautions(config: TrainConfig, *, has_batch_norms: bool) -> list[str]:
     said = []
     if not is_pretrained(config) and strategy != "scratch":
         said.append(f"There are no weights: the encoder of this {strategy} starts at random.")
+    if is_pretrained(config) and strategy == "scratch":
+        said.append(f"It starts from the weights {config.weights!r}, not from random ones; all of it learns alike.")
     if not has_batch_norms and policy != "train":
         said.append(f"The encoder {config.encoder} has no batch norms: normalization {policy!r} changes nothing.")
     elif not is_pretrained(config) and policy != "train":

@@ -146,6 +146,7 @@ def test_a_stage_control_goes_on_where_it_was():
         ({"weights": "imagenet"}, False, "no batch norms"),
         ({"weights": "imagenet", "normalization": "source"}, False, "no batch norms"),
         ({"weights": "imagenet", "freeze": "encoder", "normalization": "train"}, True, "The encoder is frozen"),
+        ({"weights": "imagenet", "strategy": "scratch"}, True, "starts from the weights 'imagenet'"),
     ],
 )
 def test_choices_that_do_not_do_what_they_say_are_named(changes, norms, said):
