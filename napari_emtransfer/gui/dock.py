@@ -21,6 +21,7 @@ from napari_emtransfer.gui.shortcuts import Shortcuts, as_text
 from napari_emtransfer.gui.train_panel import TrainPanel
 from napari_emtransfer.gui.viewer_session import ViewerSession, unwrapped
 from napari_emtransfer.gui.widgets import small_button, wrapped_label
+from napari_emtransfer.session.runs import newest_model
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -179,7 +180,8 @@ class EMTransferDock(QWidget):
 
     def _go_live(self) -> None:
         """In a new project a few strokes bring an overlay; nobody has to find the switch first."""
-        if self.session.prediction.model_run is None:
+        project = self.session.project
+        if project is not None and newest_model(project) is None:
             self.session.live.set_enabled(True, automatic=True)
 
     def _offer_resume(self) -> None:

@@ -164,6 +164,11 @@ class LabellingController:
         """Number of tiles that the user has called done."""
         return self._book.n_done if self._book else 0
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether anything has been labelled yet."""
+        return self._book is not None and self._book.has_labels
+
     def grid(self, stem: str) -> TileGrid:
         """The tile grid of a micrograph, in native pixels."""
         return self._require_book().grid(stem)

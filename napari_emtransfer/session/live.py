@@ -12,7 +12,14 @@ from napari_emtransfer.core.events import Event, ProgressMade, RegionPredicted, 
 from napari_emtransfer.session.engine import EngineController
 from napari_emtransfer.session.live_place import Place, place_in_view
 from napari_emtransfer.session.live_question import Question
-from napari_emtransfer.session.live_words import GAVE_WAY, failed_state, ready_state, updating_state, weights_notice
+from napari_emtransfer.session.live_words import (
+    GAVE_WAY,
+    UNPAINTED,
+    failed_state,
+    ready_state,
+    updating_state,
+    weights_notice,
+)
 from napari_emtransfer.session.messages import FromEngine, Message, RegionLoaded, StrokesSaved
 from napari_emtransfer.session.overlays import Overlays, read_region
 from napari_emtransfer.session.state import LiveState
@@ -225,7 +232,7 @@ class LiveController:
         if state.phase == "waiting":  # without two classes there is no head, and so nothing that it says
             self._overlays.withdraw(LIVE_RUN)
             self._pasted = None
-        self._set(state)
+        self._set(state if self._labelling.has_labels else UNPAINTED)
 
     # ---- inside
 
@@ -273,7 +280,9 @@ class LiveController:
 
     def _show_progress(self) -> None:
         question = self._question
-        if question is not None:
+        if question is not None and not self._labelling.has_labels:
+            self._set(UNPAINTED)
+        elif question is not None:
             cold = question.config != self._warm_for
             seconds = self._clock() - question.since
             engine = self._engine.state

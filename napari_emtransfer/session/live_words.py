@@ -10,6 +10,12 @@ GAVE_WAY = (
     "The overlay is the trained network's now.",
     "Live (L) updates it after every stroke again, on the features of that network.",
 )
+UNPAINTED = LiveState(
+    "waiting",
+    message="paint a few strokes of each class",
+    hint="From the second class on, an overlay of this tile follows every stroke.",
+)
+"""Before the first stroke; what the engine prepares meanwhile is of no interest to anybody."""
 PATIENCE_SECONDS = 2.0
 """An update that takes longer says for how long it has been going on."""
 

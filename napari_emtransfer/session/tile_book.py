@@ -39,6 +39,7 @@ class TileBook:
         self._made_for: dict[str, tuple[ProjectSettings, float | None]] = {}
         self._states: dict[TileKey, TileState] = {}
         self._labelled_whole: set[str] = set()
+        self._labelled_some: set[str] = set()
         self._labelled: dict[TileKey, float] = {}
         self._specimens: dict[str, list[str]] = {}
         self.by_specimen: dict[str, list[Tile]] = {}
@@ -114,7 +115,13 @@ class TileBook:
         tiles = [grid.tile(row, column) for row in rows for column in columns]
         for tile in tiles:
             self._labelled.pop(_key(tile), None)
+        self._labelled_some.add(stem)
         return tiles
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any micrograph has been labelled, be it that all of it was erased since."""
+        return bool(self._labelled_some & self._grids.keys())
 
     @property
     def n_tiles(self) -> int:
@@ -133,9 +140,9 @@ class TileBook:
         self._states = {key: value for key, value in self._states.items() if key[0] != stem}
         states = self._project.tile_states(stem)
         self._states |= {(stem, row, column): state for (row, column), state in states.items()}
-        self._labelled_whole.discard(stem)
-        if self._project.annotations.labelled_fraction(stem) == 1:
-            self._labelled_whole.add(stem)
+        fraction = self._project.annotations.labelled_fraction(stem)
+        for stems, is_one in ((self._labelled_whole, fraction == 1), (self._labelled_some, fraction > 0)):
+            (stems.add if is_one else stems.discard)(stem)
 
 
 def _key(tile: Tile) -> TileKey:

@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.events import EngineReady, RegionPredicted, RunFailed, RunFinished
 from napari_emtransfer.gui.canvas_text import in_lines
 from napari_emtransfer.gui.loop_bar import LoopBar, live_text
@@ -18,6 +19,9 @@ from napari_emtransfer.worker.protocol import LIVE_RUN
 def painter(project, runner):
     """A window on a small project, brush in hand, the engine warm, live off."""
     project.session.live.set_enabled(False)
+    project.session.labelling.annotation("m2")[:4, :4] = 1  # strokes of an earlier day, elsewhere
+    project.session.labelling.mark_dirty(Window(y0=0, x0=0, y1=4, x1=4), stem="m2")
+    project.wait(project.session.labelling.save_now, "the strokes on disk")
     runner.engine.say(EngineReady(run_id="warm", device="CPU"))
     runner.engine.requests.clear()
     project.dock.choose_tab("Label")
@@ -55,6 +59,19 @@ def test_it_is_on_in_a_new_project_and_gives_way_to_the_first_network(project):
     session.live.toggle()
     session.use_model(second)
     assert session.live.enabled, "what the user switched on stays on"
+
+
+def test_a_project_with_a_network_opens_with_the_networks_overlay(project):
+    session, root = project.session, project.session.project.root
+    run = session.project.create_run("train", TrainConfig().model_dump(mode="json"))
+    for name in ("best", "last"):
+        run.checkpoint_path(name).write_bytes(b"as good as any")
+    run.update("finished")
+    session.close_project()
+    project.dock.project_panel.open_project(root)
+    assert session.prediction.model_run == run.id
+    assert not session.live.enabled
+    assert not any("network" in text for text in project.dock.messages.texts()), "nothing has been trained just now"
 
 
 def test_button_and_key_switch_it_and_the_bar_tells(painter, runner):

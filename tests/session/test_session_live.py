@@ -20,7 +20,16 @@ def warm(session, runner):
     runner.engine.say(EngineReady(run_id="warm", device="CPU", memory_free_gb=3.5))
     finish(session)
     session.labelling.go_to_point("m0", 0, 0)
+    painted_before(session)
     return session
+
+
+def painted_before(session):
+    """Strokes of an earlier day, on another micrograph."""
+    session.labelling.annotation("m2")[:4, :4] = 1
+    session.labelling.mark_dirty(Window(y0=0, x0=0, y1=4, x1=4), stem="m2")
+    assert session.labelling.save_now()
+    finish(session)
 
 
 @pytest.fixture
@@ -257,8 +266,23 @@ def test_an_engine_that_dies_is_asked_again(live, runner):
     assert live.live.state.phase == "ready"
 
 
+def test_before_the_first_stroke_it_says_what_to_do_and_not_what_the_engine_does(session, runner):
+    session.labelling.go_to_point("m0", 0, 0)
+    session.live.set_enabled(True)
+    assert (session.live.state.phase, session.live.state.message) == ("waiting", "paint a few strokes of each class")
+    assert asked(runner), "the engine gets ready meanwhile"
+    refuse(session, runner)
+    assert session.live.state.message == "paint a few strokes of each class"
+    stroke(session)
+    saved(session)
+    assert session.live.state.phase == "updating"
+    refuse(session, runner)
+    assert session.live.state.message == "paint a second class to see an overlay"
+
+
 def test_the_first_update_says_what_takes_so_long(session, runner):
     session.labelling.go_to_point("m0", 0, 0)
+    painted_before(session)
     now = [0.0]
     session.live._clock = lambda: now[0]
     session.live.set_enabled(True)
