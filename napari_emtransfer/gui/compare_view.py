@@ -7,7 +7,7 @@ import pyqtgraph as pg
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QDialog, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
-from napari_emtransfer.gui.plots import MAX_POINTS, RATE_COLORS, add_plot
+from napari_emtransfer.gui.plots import MAX_POINTS, RATE_COLORS, add_plot, joined
 from napari_emtransfer.gui.widgets import interval_text, iou_text, swatch, wrapped_label
 from napari_emtransfer.session.compare import ComparedRun, Comparison
 
@@ -59,11 +59,18 @@ class CompareView(QDialog):
         curves = run.curves
         step = max(1, len(curves.iterations) // MAX_POINTS)
         pen = pg.mkPen(color, width=1.5)
-        self.loss_plot.plot(curves.iterations[::step], curves.losses[::step], pen=pen)
+        steps = np.array(curves.iterations[::step], dtype=float)
+        self.loss_plot.plot(steps, np.array(curves.losses[::step]), pen=pen, connect=joined(steps, curves))
         points = [(p.iteration, p.mean_iou) for p in curves.validations if p.mean_iou is not None]
         places = np.array(points, dtype=float).reshape(-1, 2)
         self.iou_plot.plot(
-            places[:, 0], places[:, 1], pen=pen, symbol="o", symbolSize=5, symbolPen=None, symbolBrush=color
+            *places.T,
+            pen=pen,
+            connect=joined(places[:, 0], curves),
+            symbol="o",
+            symbolSize=5,
+            symbolPen=None,
+            symbolBrush=color,
         )
 
     def _fill(self, comparison: Comparison) -> None:

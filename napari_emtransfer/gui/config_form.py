@@ -95,6 +95,8 @@ class ConfigForm(QWidget):
         values = {name: self._value(name) for name in FIELDS}
         compute = {name: values.pop(name) for name in COMPUTE_FIELDS}
         merged = self._rest.model_dump() | values
+        if merged["folds"] not in (None, self._rest.folds):
+            merged["validation"] = ()  # each specimen is held out in turn; a ground of before has no field to clear it
         merged["compute"] = self._rest.compute.model_dump() | compute
         return TrainConfig.model_validate(merged)
 

@@ -61,8 +61,9 @@ def confirm_removal(parent: QWidget, stems: Sequence[str]) -> bool:
     return QMessageBox.question(parent, "Remove micrographs", question) == QMessageBox.StandardButton.Yes
 
 
-def confirm_rate(parent: QWidget, message: str, hint: str) -> bool:
+def confirm_rate(parent: QWidget, message: str) -> bool:
     """Whether a pretrained encoder may learn as fast as the decoder; No is what Return chooses."""
     buttons = QMessageBox.StandardButton
-    question = f"{message}\n\n{hint}\n\nTrain with this rate all the same?"
+    way_out = "A tenth of the decoder's rate is usual: “… of the encoder”, under Advanced, Optimiser."
+    question = f"{message}\n\n{way_out}\n\nTrain with this rate all the same?"
     return QMessageBox.question(parent, "Learning rate", question, buttons.Yes | buttons.No, buttons.No) == buttons.Yes

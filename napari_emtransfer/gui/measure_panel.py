@@ -120,7 +120,7 @@ class MeasurePanel(QWidget):
             return
         self.confusion_box.show()
         self.confusion_label.setText(
-            f"Rows are the labels, columns the prediction of run {found.get('run', '')}, held out."
+            f"Rows are the labels, columns the prediction of run {found.get('run', '')}, held out; in % of the row."
         )
         self.confusion.set_matrix(found["confusion"], names)
         calibration = found.get("calibration")
@@ -155,7 +155,7 @@ def model_text(model: ModelReadout | None) -> str:
 def tile_text(tile: TileReadout | None) -> str:
     """The current tile in a sentence: how much is labelled, on what ground its IoU stands."""
     if tile is None:
-        return "Nothing is predicted on a chosen tile yet."
+        return "For the figures of a tile choose one (Next N) that the model has predicted."
     if not tile.labelled_fraction:
         return "No labels on this tile, so no IoU there; the fractions are the model's."
     part = "less than 1 %" if tile.labelled_fraction < 0.01 else f"{100 * tile.labelled_fraction:.0f} %"

@@ -136,7 +136,8 @@ class RunPlots(QWidget):
         curves = self._curves
         step = max(1, len(curves.iterations) // MAX_POINTS)
         count = min(len(curves.iterations), len(curves.losses))
-        self._loss_line.setData(curves.iterations[:count:step], curves.losses[:count:step])
+        places = np.array(curves.iterations[:count:step], dtype=float)
+        self._loss_line.setData(places, np.array(curves.losses[:count:step]), connect=joined(places, curves))
         iterations = np.array([p.iteration for p in curves.validations], dtype=float)
         for name in self._colors:
             self._draw(name, iterations, [p.iou.get(name) for p in curves.validations])
@@ -172,7 +173,7 @@ class RunPlots(QWidget):
         line = self._lines.get(name) or self._add_line(name)
         heights = np.array([np.nan if v is None else v for v in values], dtype=float)
         known = np.isfinite(heights)
-        line.setData(iterations[known], heights[known])
+        line.setData(iterations[known], heights[known], connect=joined(iterations[known], self._curves))
         line.setVisible(name not in self.legend.hidden)
 
     def _add_line(self, name: str) -> pg.PlotDataItem:
@@ -250,6 +251,13 @@ def add_plot(view: pg.GraphicsLayoutWidget, row: int, title: str) -> pg.PlotItem
     plot.getAxis("left").enableAutoSIPrefix(False)  # "loss (×0.001)" is no unit that anybody reads
     plot.showGrid(x=False, y=True, alpha=0.15)
     return plot
+
+
+def joined(iterations: np.ndarray, curves: Curves) -> np.ndarray:
+    """Which of these points a line joins to the next: those of two folds belong to two networks."""
+    begun = np.array([m.iteration for m in curves.folds if m.fold > 0], dtype=float)
+    fold = np.searchsorted(np.sort(begun), iterations)  # a fold begins after the iteration that it is marked at
+    return np.append(fold[:-1] == fold[1:], False)[: len(iterations)].astype(np.int32)
 
 
 def _powers_of_ten(values: Collection[float], _scale: float, _spacing: float) -> list[str]:

@@ -40,8 +40,8 @@ class ReliabilityDiagram(QWidget):
         plot.setLabel("bottom", "confidence")
         plot.setLabel("left", "right")
         plot.getAxis("left").setWidth(AXIS_PX)
-        plot.setXRange(0, 1, padding=0.02)
-        plot.setYRange(0, 1, padding=0.02)
+        plot.setXRange(0, 1, padding=0.04)
+        plot.setYRange(0, 1, padding=0.04)
         self._diagonal = plot.plot([0, 1], [0, 1])
         self.before_line = plot.plot(pen=pg.mkPen(_COLOR, width=1, dash=[4, 3]))
         self.after_line = plot.plot(

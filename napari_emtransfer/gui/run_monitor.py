@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
@@ -71,11 +72,10 @@ def course_text(curves: Curves, config: TrainConfig) -> str:
 def run_text(run: RunState) -> str:
     """One or two sentences about a run."""
     where = f" on {run.device}" if run.device else ""
-    score = (
-        ""
-        if run.mean_iou is None
-        else f" Held-out IoU {iou_text(run.mean_iou)} {interval_text(run.ci95)}".rstrip() + "."
-    )
+    score = ""
+    if run.mean_iou is not None:
+        figure = f"{iou_text(run.mean_iou)} {interval_text(run.ci95)}".rstrip()
+        score = f" IoU {figure} at the last validation." if run.is_active else f" Held-out IoU {figure}."
     steps = f"{run.iteration} of {run.n_iterations} iterations"
     left = f", {clock(run.seconds_left)} left" if run.seconds_left is not None else ""
     sentence = {
@@ -89,4 +89,12 @@ def run_text(run: RunState) -> str:
         Phase.INTERRUPTED: f"Run {run.run_id} was interrupted.",
     }[run.phase]
     said = "" if run.phase is Phase.CANCELLED else " ".join(filter(None, (run.message, run.hint)))
-    return " ".join(filter(None, (sentence + score, sentence_case(run.note), said)))
+    return " ".join(filter(None, (sentence + score, sentence_case(_note(run)), said)))
+
+
+def _note(run: RunState) -> str:
+    """Of a run that goes on only what is held out: what its figure lacks is told of the figure that it ends with."""
+    if not run.is_active:
+        return run.note
+    held_out = re.split(r"[.;] ", run.note, maxsplit=1)[0].rstrip(".")
+    return f"{held_out}." if held_out else ""

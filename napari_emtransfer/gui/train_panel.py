@@ -62,7 +62,7 @@ class TrainPanel(QWidget):
             "Back to the proposal", "Undo all changes in this form.", self.forget_changes, name="reset"
         )
         self.form = ConfigForm()
-        attach(self.form.augment_box, owner)
+        attach(self.form.augment_box, owner, lambda: int(self.form.editor("crop_px").value))
         self.advanced = Section(
             "Advanced", "Every choice of the training; the program's proposal stands in the fields.", indented=False
         )
@@ -179,6 +179,8 @@ class TrainPanel(QWidget):
             self._stale = True
             self._set_startable(not run.is_active)
             self.run_actions.refresh()
+            if run.phase is Phase.FINISHED and self.isVisible():
+                self.refresh_proposal()
 
     def _show_run(self, run: RunState) -> None:
         self.monitor.set_run(run, self._session.training.curves, self._session.training.config)
@@ -224,8 +226,7 @@ class TrainPanel(QWidget):
             self._stale = False
             config, why = found
             if self._cloned is not None:
-                config = self._cloned[0]
-                why = f"{why} {self._cloned[1]}"
+                config, why = self._cloned
             self.proposal_label.setText(why + self._said_overrides())
             self.form.fill(config, keep=self._overridden)
             self._say_changes()
@@ -275,7 +276,7 @@ class TrainPanel(QWidget):
         try:
             self._session.training.start(config)
         except RateError as error:
-            if confirm_rate(self, error.message, error.hint):
+            if confirm_rate(self, error.message):
                 self._session.training.start(config.model_copy(update={"confirm_uniform_rate": True}))
             else:
                 self._set_startable(True)

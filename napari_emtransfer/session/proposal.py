@@ -76,7 +76,8 @@ def propose(project: Project) -> tuple[TrainConfig, str]:
         return _go_on(project, earlier, labels, max(FEWEST_ITERATIONS, fresh // 2))
     if at_hand is None:
         config = TrainConfig(strategy="scratch", weights="none", iterations=fresh)
-        return config, f"{_found(labels)} → train from scratch, {fresh} iterations.{_caveat(labels)}"
+        why = "no pretrained weights are on this machine"
+        return config, f"{_found(labels)}, {why} → train from scratch, {fresh} iterations.{_caveat(labels)}"
     config = TrainConfig(weights=at_hand.name, encoder=at_hand.encoder or "", iterations=fresh)
     return config, f"{_found(labels)} → transfer from {at_hand.name}, {fresh} iterations.{_caveat(labels)}"
 

@@ -127,7 +127,7 @@ def _about_folds(
         return
     n_trained = len(set(fold_of.values()))
     if n_trained < len(split.folds):
-        yield f"Only {n_trained} of the {len(split.folds)} folds were trained"
+        yield f"Only {n_trained} of the {len(split.folds)} folds {'was' if n_trained == 1 else 'were'} trained"
     if not is_validation:
         yield "Micrographs that a fold held out are measured by its network alone, any others by the mean of all"
         if any(not split.folds[k].selection for k in by_fold):

@@ -18,6 +18,16 @@ def test_every_default_survives_the_round_trip(qtbot):
     assert form.config == TrainConfig()
 
 
+def test_folds_take_the_place_of_a_ground_held_out_before(qtbot):
+    form = ConfigForm()
+    qtbot.addWidget(form)
+    form.config = TrainConfig(validation=("b",))
+    form.editor("folds").value = "3"
+    assert (form.config.folds, form.config.validation) == (3, ())
+    form.editor("folds").value = "none"
+    assert form.config.validation == ("b",)
+
+
 def test_every_field_takes_another_value(qtbot):
     other = TrainConfig(
         strategy="scratch",

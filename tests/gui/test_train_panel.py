@@ -84,10 +84,12 @@ def test_a_run_is_followed_to_its_end(labelled, runner):
     session.project.run(run_id).checkpoint_path("best").write_bytes(b"x")
     result = {"run": run_id, "mean_iou": 0.7, "iou": iou, "iterations": 40, "note": "held out: specimen c"}
     session.project.run(run_id).write_result(result)
+    session.project.run(run_id).write_split(Split(name="auto", train=(), validation=(), ground="specimen", note=""))
     session.project.run(run_id).update("finished", mean_iou=0.7, iterations=40)
     say(RunFinished(run_id=run_id, result=result))
     labelled.wait(lambda: session.training.state.phase is Phase.FINISHED, "the end")
     labelled.wait(lambda: "IoU 0.70" in bar.iou_label.text(), "the score")
+    labelled.wait(lambda: f"go on from run {run_id}" in panel.proposal_label.text(), "what comes next")
     labelled.dock.choose_tab("Measure")
     assert "Held out: specimen c" in labelled.dock.measure_panel.model_label.text()
     assert [labelled.dock.measure_panel.table.item(row, 1).text() for row in range(2)] == ["0.90", "0.50"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from qtpy.QtCore import QObject, Qt
 
@@ -16,11 +18,19 @@ from napari_emtransfer.gui.loop_bar import LoopBar, TileCount, progress_text
 from napari_emtransfer.gui.measure_panel import model_text, tile_text
 from napari_emtransfer.gui.messages import MAX_ROWS, MessageArea
 from napari_emtransfer.gui.micrograph_table import parse_pixel_size
-from napari_emtransfer.gui.plots import RunPlots
+from napari_emtransfer.gui.plots import RunPlots, joined
 from napari_emtransfer.gui.run_list import RunList
 from napari_emtransfer.gui.train_panel import run_text
 from napari_emtransfer.gui.widgets import ElidedLabel, clock, iou_text
-from napari_emtransfer.session.state import Curves, ModelReadout, Phase, RunState, TileReadout, ValidationPoint
+from napari_emtransfer.session.state import (
+    Curves,
+    FoldMark,
+    ModelReadout,
+    Phase,
+    RunState,
+    TileReadout,
+    ValidationPoint,
+)
 
 
 @pytest.fixture
@@ -144,8 +154,8 @@ def test_the_mending_button_mends_and_takes_the_row_away(shown):
 def test_the_confusion_table_shows_shares_of_the_truth(shown):
     table = shown(ConfusionTable())
     table.set_matrix([[90, 10], [0, 0]], ["matrix", "pore"])
-    assert table.item(0, 0).text() == "90 %"
-    assert table.item(0, 1).text() == "10 %"
+    assert table.item(0, 0).text() == "90"
+    assert table.item(0, 1).text() == "10"
     assert table.item(1, 0).text() == "–"
 
 
@@ -181,6 +191,21 @@ def test_the_curves_are_those_of_the_run(shown, qtbot):
     assert list(plots._lines["matrix"].yData) == [0.7]
     plots.set_curves(Curves("s"), {"matrix": "#56B4E9"})
     qtbot.waitUntil(lambda: plots._loss_line.xData is None or not len(plots._loss_line.xData))
+
+
+def test_no_line_joins_two_folds():
+    folds = [FoldMark(0, 0, 3, ("a",)), FoldMark(10, 1, 3, ("b",)), FoldMark(20, 2, 3, ("c",))]
+    curves = Curves("r", folds=folds)
+    assert joined(np.array([5.0, 10, 11, 20, 21, 30]), curves).tolist() == [1, 0, 1, 0, 1, 0]
+    assert joined(np.array([5.0, 10, 20]), Curves("r")).tolist() == [1, 1, 0]
+    assert joined(np.array([]), curves).size == 0
+
+
+def test_of_a_run_that_goes_on_no_final_figure_is_told():
+    note = "held out: specimen c (2 micrographs). The best checkpoint was chosen on this same ground."
+    going = RunState(Phase.RUNNING, "0001-train", 3, 9, mean_iou=0.5, note=note)
+    assert run_text(going).endswith("IoU 0.50 at the last validation. Held out: specimen c (2 micrographs).")
+    assert run_text(replace(going, phase=Phase.FINISHED)).endswith("same ground.")
 
 
 def test_scores_name_their_ground():
