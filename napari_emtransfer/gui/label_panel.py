@@ -163,7 +163,10 @@ class LabelPanel(QWidget):
             self._session.show(stem)
 
     def _go_on(self) -> None:
-        if self._session.labelling.next_tile() is None:
+        labelling = self._session.labelling
+        if labelling.next_tile() is None:
+            if labelling.tile is None and labelling.current is not None:
+                labelling.go_to(labelling.grid(labelling.current).tile(0, 0))  # to be looked at and measured
             self._session.signals.notice_posted.emit(
                 "All tiles are done or skipped.", "Fine-tune on them, or add micrographs."
             )

@@ -115,6 +115,7 @@ class MicrographBox(QGroupBox):
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
         self.table.setMinimumHeight(190)
         layout.addWidget(self.table, 1)
         self.domain_edit = QLineEdit()
@@ -134,7 +135,7 @@ class MicrographBox(QGroupBox):
             "Add files …", "Adds image files to the project; the files stay where they are.", self.ask_files
         )
         self.import_button = button(
-            "Import labelled …",
+            "Import …",
             "Adds images and their masks from a folder with images/, masks/ and dataset.json; masks become labels.",
             self.ask_dataset,
         )

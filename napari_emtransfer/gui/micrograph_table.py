@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_emtransfer.gui import thumbnails
@@ -83,6 +84,11 @@ class MicrographTable(QTableWidget):
                 self.item(row, Column.NAME).setIcon(known[record.stem][0])
                 self.item(row, Column.LABELLED).setText(known[record.stem][1])
         self._filling = False
+        self._share_room()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802, D102
+        super().resizeEvent(event)
+        self._share_room()
 
     def set_thumbnail(self, stem: str, picture: NDArray[np.uint8]) -> None:
         """Put a picture in front of the name."""
@@ -146,9 +152,16 @@ class MicrographTable(QTableWidget):
         header.setMinimumSectionSize(36)
         for column in Column:
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        # Names may be long, and so may specimens, which are named after them: they share what the numbers leave.
-        for column in (Column.NAME, Column.SPECIMEN):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(Column.SPECIMEN, QHeaderView.ResizeMode.Fixed)
+
+    def _share_room(self) -> None:
+        """Names and specimens may be long: a specimen takes what it needs, at most as much as leaves both the same."""
+        header = self.horizontalHeader()
+        numbers = sum(header.sectionSize(c) for c in Column if c not in (Column.NAME, Column.SPECIMEN))
+        half = (self.viewport().width() - numbers - thumbnails.EDGE) // 2
+        wanted = max(self.sizeHintForColumn(Column.SPECIMEN), header.sectionSizeHint(Column.SPECIMEN))
+        header.resizeSection(Column.SPECIMEN, max(header.minimumSectionSize(), min(wanted, half)))
 
 
 def parse_pixel_size(text: str) -> float | None:

@@ -28,7 +28,7 @@ class SettingsBox(QGroupBox):
             self.modality.setItemData(index, entry.what, Qt.ItemDataRole.ToolTipRole)
         # Long names may be cut off in the closed box; the open list shows all of them.
         self.modality.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.modality.setMinimumContentsLength(14)
+        self.modality.setMinimumContentsLength(8)
         self.modality.setToolTip(
             "What the micrographs are. It decides which augmentations are true to them; kept with the project."
         )
@@ -47,6 +47,7 @@ class SettingsBox(QGroupBox):
         self.tile.valueChanged.connect(lambda value: self.changed.emit("tile_size_px", value))
         self._shown_scale = ""
         layout = QFormLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
         layout.setVerticalSpacing(4)
         layout.addRow("Modality", self.modality)
         layout.addRow("Scale (nm/px)", self.scale)

@@ -15,6 +15,7 @@ from skimage.io import imsave
 
 from napari_emtransfer.gui import dialogs
 from napari_emtransfer.gui.micrograph_table import Column
+from napari_emtransfer.gui.thumbnails import EDGE
 
 
 def test_files_are_added_and_bad_ones_reported(project, tmp_path):
@@ -182,5 +183,12 @@ def test_a_long_specimen_name_leaves_room_for_the_name(project):
     session.update_micrograph(session.records[0].stem, specimen="a specimen named after its file " * 3)
     project.wait(lambda: table.item(0, Column.SPECIMEN).text().startswith("a specimen"), "the new name")
     QTest.qWait(100)
-    assert abs(table.columnWidth(Column.NAME) - table.columnWidth(Column.SPECIMEN)) <= 1
+    assert abs(table.columnWidth(Column.NAME) - table.columnWidth(Column.SPECIMEN) - EDGE) <= 4, "the same for the words"
     assert not table.horizontalScrollBar().isVisible()
+    wide = table.columnWidth(Column.SPECIMEN)
+    session.update_micrograph(session.records[0].stem, specimen="a")
+    project.wait(lambda: table.columnWidth(Column.SPECIMEN) < wide, "what short specimens leave to the names")
+
+
+def test_nothing_is_cut_off_in_a_narrow_dock(project):
+    assert project.dock.project_panel.minimumSizeHint().width() <= 300
