@@ -14,10 +14,19 @@ from napari_emtransfer.core.nn import store
 
 
 def parent_of(project: Project, run: Run) -> Run | None:
-    """The run whose weights `run` goes on from, where the project still has it."""
+    """The run whose weights `run` goes on from, by name or by the path of a checkpoint, where the project has it."""
     weights = str(run.config.get("weights", ""))
-    ref = weights.removeprefix("run:") if weights.startswith("run:") else run.record.parent
+    if weights.startswith("run:"):
+        ref: str | None = weights.removeprefix("run:")
+    else:
+        ref = _owner_of(project, weights) or run.record.parent
     return project.run(ref) if ref in {record.id for record in project.runs()} else None
+
+
+def _owner_of(project: Project, weights: str) -> str | None:
+    """Id of the run in whose folder a file of weights lies."""
+    path, runs = Path(weights).resolve(), project.root.resolve() / "runs"
+    return path.relative_to(runs).parts[0] if path.is_relative_to(runs) and path != runs else None
 
 
 def inherited_encoder_rate(project: Project, config: TrainConfig) -> float | None:
@@ -80,4 +89,13 @@ def inherited(project: Project, run: Run, fold: int | None = None) -> tuple[Regi
     split = run.split()
     if split.folds and fold is None:
         return trained_on(project, parent)
-    return trained_on(project, parent, start_of(project, parent, measured_on(split, fold))[1])
+    return trained_on(project, parent, _started_from(project, run, parent, measured_on(split, fold)))
+
+
+def _started_from(project: Project, run: Run, parent: Run, measured: tuple[Region, ...]) -> int | None:
+    """The fold of `parent` whose network one of `run` started from; None for all of them together."""
+    path = Path(str(run.config.get("weights", "")))
+    if path.suffix:
+        folds = {folder.name: k for k, folder in parent.fold_folders().items()}
+        return folds.get(path.parent.name)
+    return start_of(project, parent, measured)[1]

@@ -243,6 +243,17 @@ def test_going_on_without_such_a_network_is_admitted(folded_root):
     assert "had been trained on this very ground" in events[-1].result["note"]
 
 
+def test_a_checkpoint_named_by_its_path_hides_no_lineage(folded_root):
+    config = QUICK.model_copy(update={"strategy": "fine-tune", "iterations": 1})
+    grounds = {}
+    for fold in (0, 2):  # of which only fold 2 held c out
+        path = folded_root / "runs" / "0001-train" / f"fold-{fold}" / "best.safetensors"
+        events = train(folded_root, config.model_copy(update={"weights": str(path)}))
+        assert isinstance(events[-1], RunFinished), events[-1]
+        grounds[fold] = events[-1].result["ground"]
+    assert grounds == {0: "training tile", 2: "specimen"}
+
+
 def test_a_second_round_of_folds_stays_out_of_fold(folded_root):
     with Project.open(folded_root) as project:
         parent = project.run("latest").id
