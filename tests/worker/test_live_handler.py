@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import tifffile
 import torch
-from worker_projects import CLASSES, COMPUTE, SHAPE, make_project
+from worker_projects import CLASSES, COMPUTE, SHAPE, make_project, micrograph
 
 from napari_emtransfer.core.config import LiveConfig, ModelConfig
 from napari_emtransfer.core.data.labels import LabelSchema
@@ -268,3 +269,17 @@ def test_a_labelled_micrograph_that_cannot_be_opened_is_told_once_and_does_not_h
     assert "b1" in told[0]
     away.rename(path)
     assert live(bare)[-1].result["n_pixels"] == 144
+
+
+def test_another_micrograph_under_a_removed_ones_name_begins_afresh(bare, tmp_path):
+    paint_both(bare)
+    paint_both(bare, "b1")
+    live(bare)
+    tifffile.imwrite(tmp_path / "a1.tif", micrograph(9, (64, 200))[0])
+    with Project.open(bare) as project:
+        project.remove_micrograph("a1")
+        assert not project.predictions.exists(LIVE_RUN, "a1")
+        assert project.add_micrograph(tmp_path / "a1.tif", specimen="z", pixel_size_nm=5.0).stem == "a1"
+    assert isinstance(live(bare, window=Window(y0=0, x0=0, y1=64, x1=200))[-1], RunFinished)
+    assert stored(bare, "a1").shape == (64, 200)
+    assert (stored(bare, "a1") > 0).all()

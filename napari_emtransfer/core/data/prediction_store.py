@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -109,6 +110,12 @@ class PredictionStore:
         with storage_faults(self.root):
             folder = self.root if run_id is None else self.root / run_id
             if folder.exists():
+                shutil.rmtree(folder)
+
+    def forget(self, stem: str) -> None:
+        """Delete what all runs have predicted of a micrograph: another one may come under its name."""
+        with storage_faults(self.root):
+            for folder in self.root.glob(f"*/{glob.escape(stem)}"):
                 shutil.rmtree(folder)
 
     def _folder(self, run_id: str, stem: str) -> Path:

@@ -213,9 +213,10 @@ class Project:
             raise ProjectError(f"{stem!r}: {store.first_fault(error)}.", "Give names, and sizes above 0 nm.") from error
 
     def remove_micrograph(self, stem: str) -> None:
-        """Forget a micrograph and delete its labels; the image file stays."""
+        """Forget a micrograph and delete its labels and predictions; the image file stays."""
         self._table.remove(stem)
         self.annotations.remove(stem)
+        self.predictions.forget(stem)
 
     def open_micrograph(self, stem: str) -> Micrograph:
         """Open the pixels of a micrograph; a moved file is found again by its checksum."""
