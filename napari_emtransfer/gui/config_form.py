@@ -11,7 +11,7 @@ from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import ValueWidget
 from pydantic import ValidationError
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QStyle, QVBoxLayout, QWidget
 
 from napari_emtransfer.core.config import Modality, TrainConfig
 from napari_emtransfer.core.errors import EMTransferError
@@ -194,7 +194,7 @@ class ConfigForm(QWidget):
             editor.native.set_range(*field.limits)
             editor.native.first_step = field.first_step
         if name == "weights":
-            editor.native.setCompleter(_known_weights())
+            _offer_weights(editor.native)
         self._editors[name] = editor
         label = self._labels[name] = QLabel(field.label)
         label.setToolTip(field.tooltip)
@@ -210,11 +210,22 @@ def _wrapped(tip: str) -> str:
     return f"<p>{html.escape(tip, quote=False).replace(chr(10), '<br>')}</p>"
 
 
-def _known_weights() -> QCompleter:
-    """Names of weights, offered while one is typed."""
+def _offer_weights(edit: QLineEdit) -> None:
+    """Names of weights, offered while one is typed, and all of them at the arrow."""
     names = ["none", "imagenet", "micronet", "image-micronet"]
     with contextlib.suppress(EMTransferError):  # a card that cannot be read is told where weights are loaded
         names += [entry.name for entry in store.all_entries() if entry.family in ("bundled", "imported")]
     completer = QCompleter(names)
     completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-    return completer
+    edit.setCompleter(completer)
+    mode = QCompleter.CompletionMode
+
+    def show_all() -> None:
+        completer.setCompletionMode(mode.UnfilteredPopupCompletion)
+        completer.complete()
+
+    arrow = edit.style().standardIcon(QStyle.StandardPixmap.SP_ArrowDown)
+    action = edit.addAction(arrow, QLineEdit.ActionPosition.TrailingPosition)
+    action.setToolTip("Show the weights that are known by name.")
+    action.triggered.connect(show_all)
+    edit.textEdited.connect(lambda _text: completer.setCompletionMode(mode.PopupCompletion))

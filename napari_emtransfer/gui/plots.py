@@ -217,9 +217,14 @@ class RunPlots(QWidget):
         pen = pg.mkPen(self._ink_color, width=1, dash=[4, 4])
         self._marks = []
         for plot in (self.loss_plot, self.iou_plot, self.rate_plot):
-            for iteration, label in wanted:
+            for number, (iteration, label) in enumerate(wanted):
                 text = label if plot is self.loss_plot else None
-                options = {"position": 0.88, "color": self._ink_color, "anchors": [(1, 0.5), (1, 0.5)]}
+                # Neighbours at two heights, so that they do not lie upon each other.
+                options = {
+                    "position": (0.88, 0.68)[number % 2],
+                    "color": self._ink_color,
+                    "anchors": [(1, 0.5), (1, 0.5)],
+                }
                 line = pg.InfiniteLine(iteration, angle=90, pen=pen, label=text, labelOpts=options)
                 plot.addItem(line, ignoreBounds=True)
                 self._marks.append((plot, line))

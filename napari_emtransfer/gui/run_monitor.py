@@ -75,7 +75,9 @@ def run_text(run: RunState) -> str:
     score = ""
     if run.mean_iou is not None:
         figure = f"{iou_text(run.mean_iou)} {interval_text(run.ci95)}".rstrip()
-        score = f" IoU {figure} at the last validation." if run.is_active else f" Held-out IoU {figure}."
+        score = (
+            f" IoU {figure} on labelled pixels at the last validation." if run.is_active else f" Held-out IoU {figure}."
+        )
     steps = f"{run.iteration} of {run.n_iterations} iterations"
     left = f", {clock(run.seconds_left)} left" if run.seconds_left is not None else ""
     sentence = {
@@ -84,12 +86,18 @@ def run_text(run: RunState) -> str:
         Phase.RUNNING: f"Run {run.run_id}{where}: {steps}{left}.",
         Phase.CANCELLING: f"Run {run.run_id} is being banked.",
         Phase.FINISHED: f"Run {run.run_id} has finished after {run.iteration} iterations{where}.",
-        Phase.CANCELLED: f"Run {run.run_id} was ended after {run.iteration} iterations; its last checkpoint is kept.",
+        Phase.CANCELLED: f"Run {run.run_id} was ended {_how_far(run)}.",
         Phase.FAILED: f"Run {run.run_id} failed.",
         Phase.INTERRUPTED: f"Run {run.run_id} was interrupted.",
     }[run.phase]
     said = "" if run.phase is Phase.CANCELLED else " ".join(filter(None, (run.message, run.hint)))
     return " ".join(filter(None, (sentence + score, sentence_case(_note(run)), said)))
+
+
+def _how_far(run: RunState) -> str:
+    if not run.iteration:
+        return "before its first iteration; there is nothing to resume"
+    return f"after {run.iteration} iterations; its last checkpoint is kept"
 
 
 def _note(run: RunState) -> str:

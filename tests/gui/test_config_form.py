@@ -28,6 +28,20 @@ def test_folds_take_the_place_of_a_ground_held_out_before(qtbot):
     assert form.config.validation == ("b",)
 
 
+def test_the_arrow_shows_all_weights_known_by_name(qtbot):
+    form = ConfigForm()
+    qtbot.addWidget(form)
+    form.show()
+    form.sections["Strategy"].expand()
+    edit = form.editor("weights").native
+    edit.actions()[0].trigger()
+    popup = edit.completer().popup()
+    assert popup.isVisible()
+    shown = [popup.model().index(row, 0).data() for row in range(popup.model().rowCount())]
+    assert {"none", "imagenet", "micronet"} <= set(shown)
+    popup.hide()
+
+
 def test_every_field_takes_another_value(qtbot):
     other = TrainConfig(
         strategy="scratch",

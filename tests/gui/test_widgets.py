@@ -204,8 +204,15 @@ def test_no_line_joins_two_folds():
 def test_of_a_run_that_goes_on_no_final_figure_is_told():
     note = "held out: specimen c (2 micrographs). The best checkpoint was chosen on this same ground."
     going = RunState(Phase.RUNNING, "0001-train", 3, 9, mean_iou=0.5, note=note)
-    assert run_text(going).endswith("IoU 0.50 at the last validation. Held out: specimen c (2 micrographs).")
+    assert run_text(going).endswith(
+        "IoU 0.50 on labelled pixels at the last validation. Held out: specimen c (2 micrographs)."
+    )
     assert run_text(replace(going, phase=Phase.FINISHED)).endswith("same ground.")
+
+
+def test_a_run_that_was_ended_at_once_promises_no_checkpoint():
+    assert "nothing to resume" in run_text(RunState(Phase.CANCELLED, "0001-train", 0, 9))
+    assert "checkpoint is kept" in run_text(RunState(Phase.CANCELLED, "0001-train", 3, 9))
 
 
 def test_scores_name_their_ground():
