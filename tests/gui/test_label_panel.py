@@ -91,7 +91,8 @@ def test_layers_are_known_by_metadata_not_by_name(project):
 
 def test_the_prediction_is_drawn_as_wanted(project):
     view, layer = project.dock.label_panel.view, project.dock.canvas.layers.prediction
-    assert not layer.visible, "there is no model yet"
+    project.dock.toggle_live()
+    project.wait(lambda: not layer.visible, "no overlay: there is neither a live head nor a model")
     project.session.prediction.model_run = "0001-train"
     for index, contour, visible in [(1, 0, True), (2, 0, False), (0, 2, True)]:
         view.style_box.setCurrentIndex(index)

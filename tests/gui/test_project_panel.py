@@ -183,7 +183,9 @@ def test_a_long_specimen_name_leaves_room_for_the_name(project):
     session.update_micrograph(session.records[0].stem, specimen="a specimen named after its file " * 3)
     project.wait(lambda: table.item(0, Column.SPECIMEN).text().startswith("a specimen"), "the new name")
     QTest.qWait(100)
-    assert abs(table.columnWidth(Column.NAME) - table.columnWidth(Column.SPECIMEN) - EDGE) <= 4, "the same for the words"
+    assert abs(table.columnWidth(Column.NAME) - table.columnWidth(Column.SPECIMEN) - EDGE) <= 4, (
+        "the same for the words"
+    )
     assert not table.horizontalScrollBar().isVisible()
     wide = table.columnWidth(Column.SPECIMEN)
     session.update_micrograph(session.records[0].stem, specimen="a")
