@@ -15,7 +15,7 @@ from napari_emtransfer.gui.canvas_image import CanvasImage
 from napari_emtransfer.gui.canvas_text import CanvasText
 from napari_emtransfer.gui.image_cache import ImageCache
 from napari_emtransfer.gui.painting import StrokeWatcher
-from napari_emtransfer.gui.tile_layers import TileLayers, focus_on
+from napari_emtransfer.gui.tile_layers import TileLayers, camera_of, focus_on
 from napari_emtransfer.gui.viewer_layers import ViewerLayers, scale_of
 
 if TYPE_CHECKING:
@@ -254,8 +254,9 @@ class Canvas(QObject):
             return None
         canvas = getattr(self._viewer, "canvas", None)
         size = np.array(canvas.size if canvas is not None else self._viewer._canvas_size, dtype=float)
-        half = size / self._viewer.camera.zoom / 2 / self._scale
-        center = np.array(self._viewer.camera.center[-2:]) / self._scale
+        camera = camera_of(self._viewer)
+        half = size / camera.zoom / 2 / self._scale
+        center = np.array(camera.center[-2:]) / self._scale
         low = np.clip(np.floor(center - half), 0, self._shown.shape).astype(int)
         high = np.clip(np.ceil(center + half), 0, self._shown.shape).astype(int)
         if (high <= low).any():

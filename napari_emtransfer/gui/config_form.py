@@ -10,8 +10,9 @@ from typing import Any
 from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import ValueWidget
 from pydantic import ValidationError
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QStyle, QVBoxLayout, QWidget
+from qtpy.QtCore import QPoint, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QPolygon
+from qtpy.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from napari_emtransfer.core.config import Modality, TrainConfig
 from napari_emtransfer.core.errors import EMTransferError
@@ -210,6 +211,18 @@ def _wrapped(tip: str) -> str:
     return f"<p>{html.escape(tip, quote=False).replace(chr(10), '<br>')}</p>"
 
 
+def _down_arrow() -> QIcon:
+    """A triangle in a grey that is seen on dark and on light; Qt's own is black."""
+    pixmap = QPixmap(14, 14)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setBrush(QColor(128, 128, 128))
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.drawPolygon(QPolygon([QPoint(1, 4), QPoint(13, 4), QPoint(7, 11)]))
+    painter.end()
+    return QIcon(pixmap)
+
+
 def _offer_weights(edit: QLineEdit) -> None:
     """Names of weights, offered while one is typed, and all of them at the arrow."""
     names = ["none", "imagenet", "micronet", "image-micronet"]
@@ -224,8 +237,7 @@ def _offer_weights(edit: QLineEdit) -> None:
         completer.setCompletionMode(mode.UnfilteredPopupCompletion)
         completer.complete()
 
-    arrow = edit.style().standardIcon(QStyle.StandardPixmap.SP_ArrowDown)
-    action = edit.addAction(arrow, QLineEdit.ActionPosition.TrailingPosition)
+    action = edit.addAction(_down_arrow(), QLineEdit.ActionPosition.TrailingPosition)
     action.setToolTip("Show the weights that are known by name.")
     action.triggered.connect(show_all)
     edit.textEdited.connect(lambda _text: completer.setCompletionMode(mode.PopupCompletion))

@@ -28,6 +28,7 @@ from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
 from napari_emtransfer.gui.demo_strokes import Point, plan_strokes
 from napari_emtransfer.gui.dock import EMTransferDock
+from napari_emtransfer.gui.tile_layers import camera_of
 from napari_emtransfer.gui.viewer_layers import ANNOTATION
 from napari_emtransfer.gui.widgets import iou_text
 from napari_emtransfer.session.state import Phase
@@ -131,7 +132,7 @@ class DemoPlayer:
     def _on_canvas(self, point: Sequence[float]) -> QPoint:
         """Pixel of the micrograph → pixel of the canvas."""
         world = np.array(self._canvas.layers.find(ANNOTATION).data_to_world(point))
-        camera, size = self._viewer.camera, np.array(self._viewer.window._qt_viewer.canvas.size)
+        camera, size = camera_of(self._viewer), np.array(self._viewer.window._qt_viewer.canvas.size)
         y, x = size / 2 + (world - camera.center[-2:]) * camera.zoom
         return QPoint(round(x), round(y))
 

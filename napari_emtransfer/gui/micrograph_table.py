@@ -150,6 +150,7 @@ class MicrographTable(QTableWidget):
     def _set_up_header(self) -> None:
         header = self.horizontalHeader()
         header.setMinimumSectionSize(36)
+        header.setTextElideMode(Qt.TextElideMode.ElideRight)
         for column in Column:
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)

@@ -14,7 +14,7 @@ from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
 from napari_emtransfer.gui.viewer_layers import KEY, place_layer
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
+    from napari.components import Camera, ViewerModel
 
 GRID, TILE = "grid", "tile"
 STATE_COLORS: Final = {"done": "#009E73", "unsure": "#E69F00", "skipped": "#999999"}
@@ -136,14 +136,21 @@ class TileLayers:
             layer.visible = False
 
 
+def camera_of(viewer: ViewerModel) -> Camera:
+    """The camera; from napari 0.9 on it belongs to the scene, and whoever asks the viewer for it is warned."""
+    camera: Camera = getattr(viewer, "scene", viewer).camera
+    return camera
+
+
 def focus_on(viewer: ViewerModel, window: Window, scale: float, margin: float = 0.2) -> None:
     """Centre a window (pixels) on the canvas with a margin, in world units of `scale` per pixel."""
     height, width = (edge * scale * (1 + margin) for edge in window.shape)
     canvas = getattr(viewer, "canvas", None)
     canvas_height, canvas_width = canvas.size if canvas is not None else viewer._canvas_size
     center = ((window.y0 + window.y1 - 1) / 2 * scale, (window.x0 + window.x1 - 1) / 2 * scale)
-    viewer.camera.center = (0.0, *center)
-    viewer.camera.zoom = min(canvas_height / height, canvas_width / width)
+    camera = camera_of(viewer)
+    camera.center = (0.0, *center)
+    camera.zoom = min(canvas_height / height, canvas_width / width)
 
 
 def _size(grid: TileGrid) -> tuple[int, int]:
