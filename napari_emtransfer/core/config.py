@@ -73,7 +73,7 @@ class TrainConfig(_Config):
     they began. `plateau` is how many validations without a better IoU end a stage of the gradual strategy. A rate
     above 1e-4 that is the same for a pretrained encoder as for the decoder needs `confirm_uniform_rate`.
     Going on from a run ("run:ID"), `shrink` scales decoder and head before a little noise is added (1 leaves them), and
-    pixels labelled since then count `new_weight` times.
+    pixels labelled since then count `new_weight` times; both are off, as that measured better (`benchmarks.rounds`).
     `folds` trains one network per fold of specimens; together they are the run's model. "dataset" takes the folds that
     came with an imported data set.
     `illegal_augment` names transforms that the project's modality forbids and the user wants all the same.
@@ -100,8 +100,8 @@ class TrainConfig(_Config):
     average: float = Field(default=0.98, ge=0, lt=1)
     plateau: int = Field(default=2, ge=1)
     confirm_uniform_rate: bool = False
-    shrink: float = Field(default=0.5, gt=0, le=1)
-    new_weight: float = Field(default=2.0, ge=1)
+    shrink: float = Field(default=1.0, gt=0, le=1)
+    new_weight: float = Field(default=1.0, ge=1)
     folds: Folds | None = None
     augment: AugmentPreset = "basic"
     illegal_augment: tuple[str, ...] = ()

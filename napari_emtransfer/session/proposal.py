@@ -25,8 +25,7 @@ FINE_TUNE_LEARNING_RATE = 3e-4
 BETWEEN_ROUNDS: Final[Literal["continue", "fresh"]] = "continue"
 """With new labels, go on from the newest run, or begin again from the pretrained weights.
 
-Going on takes half the iterations; that fresh training generalises better after plain warm starts (Ash & Adams 2020) is
-met by shrinking and perturbing decoder and head (`core.nn.rounds`).
+Measured by `benchmarks.rounds`: see ARCHITECTURE, "Between rounds".
 """
 # What the rules fill in; of an earlier run they would be answers to another question.
 _UNDECIDED: Final = {
