@@ -51,7 +51,7 @@ def test_two_strokes_bring_an_overlay_and_a_third_changes_it(hands, real_data):
     truth = imread(real_data / "nasa_super" / "masks" / f"{STEM}.png")
     live, session = hands.session.live, hands.session
     window, mask = session.tile.window, session.prediction.mask(STEM)
-    hands.click(hands.dock.loop_bar.live_button)
+    assert live.enabled, "in a new project nobody has to switch it on"
     hands.wait(lambda: live.state.phase == "waiting", "the hint without labels", 90)
     stroke(hands, truth, 1)
     hands.wait(lambda: live.state.phase == "updating", "the update", 10)
