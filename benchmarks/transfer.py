@@ -179,7 +179,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", nargs="*", default=["imagenet"], help="the recommender is asked for the first")
     parser.add_argument("--strategies", nargs="*", default=STRATEGIES)
     parser.add_argument("--encoder", default="tu-tf_efficientnet_lite0")
-    parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--iterations", type=int, default=80)
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=None)
