@@ -94,10 +94,6 @@ class TileGrid:
         )
         return self.tile(row, column)
 
-    def tiles_in(self, window: Window) -> Iterator[Tile]:
-        """Cells that meet `window`, in reading order."""
-        return (tile for tile in self if tile.window.intersection(window) is not None)
-
 
 def _edges(length: int, tile_px: int) -> tuple[int, ...]:
     n = max(1, round(length / tile_px))
