@@ -148,7 +148,7 @@ def _draw_camera(rng: Generator) -> dict[str, object]:
 def expose(grey: Grey, settings: DetectorSettings, rng: Generator) -> NDArray[np.float32]:
     """Ideal grey values (H, W), about 0..1 → micrograph float32 (H, W) in 0..1, in steps of its bit depth.
 
-    The info bar is not drawn here (see `info_bar.draw_info_bar`), the scan acts on coordinates before.
+    The info bar is not drawn here (see `data_bar.draw_data_bar`), the scan acts on coordinates before.
     """
     signal = _signal(grey, settings, rng)
     image = _digitised_analogue(_counted(signal, settings, rng), settings, rng)
