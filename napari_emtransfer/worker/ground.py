@@ -9,6 +9,7 @@ from typing import Final
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.split import Region, Split, stems_of
+from napari_emtransfer.core.data.split_notes import synthetic_note
 from napari_emtransfer.core.errors import SplitError
 from napari_emtransfer.worker.lineage import inherited, trained_on
 
@@ -101,6 +102,10 @@ def describe(
     sentences += _about_folds(split, regions, fold_of, is_validation=is_validation)
     if _CLOSENESS.index(from_before) > _CLOSENESS.index(own):
         sentences.append(f"The weights it started from had been trained on {_SHARED[from_before]}")
+    if not is_validation:  # of which the split's note says so
+        made, measured = {r.stem for r in project.micrographs() if r.synthetic}, stems_of(regions)
+        about = synthetic_note(len(measured & made), len(measured))
+        sentences += [f"This ground: {about}"] if about else []
     if any(_touch(regions, one.validation) for one in (split, *(other.split() for other in others))):
         sentences.append(_SAME_GROUND)
     closeness = max(own, from_before, key=_CLOSENESS.index)

@@ -128,7 +128,8 @@ def unlabelled_fingerprints(project: Project) -> dict[str, str]:
 
 
 def _pixels(record: MicrographRecord) -> str:
-    return f"{record.checksum} {record.frame} {record.pixel_size_nm} {record.info_bar} {record.specimen}"
+    known = f"{record.checksum} {record.frame} {record.pixel_size_nm} {record.info_bar} {record.specimen}"
+    return f"{known} synthetic" if record.synthetic else known
 
 
 def regions_of(split: Split) -> tuple[Region, ...]:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from napari_emtransfer.core.data import project_database, project_schema
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.readers import read_micrograph
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import LabelError, ProjectError, UnreadableFileError
 
@@ -103,8 +104,21 @@ def test_an_older_project_is_migrated_once(project, monkeypatch):
     for _ in range(2):
         Project.open(project.root).close()
     with closing(sqlite3.connect(project.root / "project.sqlite")) as database:
-        assert [row[0] for row in database.execute("SELECT version FROM schema_version")] == [1, 2]
+        assert [row[0] for row in database.execute("SELECT version FROM schema_version")] == [*range(1, len(steps) + 1)]
         assert "colour" in [row[1] for row in database.execute("PRAGMA table_info(runs)")]
+
+
+def test_a_project_from_before_synthetic_micrographs_has_none(project, tmp_path):
+    project.add_micrograph(image(tmp_path / "old.png"))
+    project.close()
+    with closing(sqlite3.connect(project.root / "project.sqlite")) as database:
+        database.execute("ALTER TABLE micrographs DROP COLUMN synthetic")
+        database.execute("DELETE FROM schema_version WHERE version > 1")
+        database.commit()
+    with Project.open(project.root) as again:
+        assert [record.synthetic for record in again.micrographs()] == [False]
+        made = again.register(read_micrograph(image(tmp_path / "new.png", seed=1)), synthetic=True)
+        assert again.record(made.stem).synthetic
 
 
 def test_where_write_ahead_logs_fail_a_plain_journal_is_used(project, monkeypatch):

@@ -12,7 +12,7 @@ from napari_emtransfer.core.config import Folds
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.split import Fold, Split, check_no_leak, whole
 from napari_emtransfer.core.data.split_ground import Labelled, LabelSource, choose_groups, name_of, survey
-from napari_emtransfer.core.data.split_notes import folds_note
+from napari_emtransfer.core.data.split_notes import folds_note, synthetic_note, trained_on_note
 from napari_emtransfer.core.data.splits import SplitOptions
 from napari_emtransfer.core.errors import SplitError
 
@@ -38,6 +38,7 @@ def split_into_folds(
 ) -> Split:
     """Divide the labelled micrographs such that each specimen is held out by exactly one fold.
 
+    Synthetic micrographs are trained on by every fold and held out by none, unless nothing else is labelled.
     Specimens are dealt out such that training loses as few classes as possible, every fold holds out as many as
     possible, and the folds have about as many labels; the seed decides among equals. Inside each fold a specimen of the
     training side is spared for choosing the checkpoint, where `MIN_TRAINING_SPECIMENS` and every class remain in all
@@ -64,15 +65,16 @@ def split_into_folds(
     """
     options = options or SplitOptions()
     found = survey(records, labelled, annotations, options.class_names)
+    everything = {r.stem for r in found.records}
+    real = {r.stem for r in found.records if not r.synthetic} or everything
     if folds == "dataset":
         held_sets = _prescribed(prescribed or {}, found)
     else:
-        held_sets = _by_whole_specimens(folds, found, options.seed, before)
-    everything = {r.stem for r in found.records}
+        held_sets = _by_whole_specimens(folds, found.only(real), options.seed, before)
     pairs = [(found.only(everything - stems), found.only(stems)) for stems in held_sets]
     for train, held_out in pairs:
         _check_classes(train, held_out, options.class_names)
-    split = _as_split(found, pairs, _selections(pairs, options.seed), prescribed=folds == "dataset")
+    split = _as_split(found, pairs, _selections(pairs, real, options.seed), prescribed=folds == "dataset")
     check_no_leak(split, records)
     return split
 
@@ -96,22 +98,32 @@ def _as_split(
         _fold(train, held_out, selections[i] if selections else set()) for i, (train, held_out) in enumerate(pairs)
     )
     by_specimen = not any(_specimens(train) & _specimens(held_out) for train, held_out in pairs)
-    n_specimens = len(_specimens(found))
+    held = set[str]().union(*(_specimens(held_out) for _, held_out in pairs))
+    note = folds_note(len(made), len(held), by_specimen=by_specimen, clean=bool(selections))
     return Split(
         name="folds of the data set" if prescribed else f"{len(made)} folds by specimen",
         train=whole(r.stem for r in found.records),
         validation=(),
         ground="specimen" if by_specimen else "micrograph",
-        note=folds_note(len(made), n_specimens, by_specimen=by_specimen, clean=bool(selections)),
+        note="; ".join([note, *_about_synthetic(found, pairs)]),
         folds=made,
     )
+
+
+def _about_synthetic(found: Labelled, pairs: Sequence[tuple[Labelled, Labelled]]) -> list[str]:
+    """What is to be said where any of the micrographs are synthetic."""
+    made = {r.stem for r in found.records if r.synthetic}
+    held = {r.stem for _, held_out in pairs for r in held_out.records}
+    if not made:
+        return []
+    return [synthetic_note(len(made & held), len(held)) or trained_on_note(len(made))]
 
 
 def _check_number(n_folds: int, specimens: Sequence[str]) -> None:
     if len(specimens) < 2:
         raise SplitError(
             f"Folds need at least two labelled specimens, but there is one only: {specimens[0]!r}.",
-            "Label a second specimen, state which micrographs belong to which, or train without folds.",
+            "Label a second one, no synthetic one, state which micrographs belong to which, or train without folds.",
         )
     if n_folds > len(specimens):
         raise SplitError(
@@ -182,15 +194,15 @@ def _check_classes(train: Labelled, held_out: Labelled, class_names: Sequence[st
         )
 
 
-def _selections(pairs: Sequence[tuple[Labelled, Labelled]], seed: int) -> list[set[str]]:
-    """Stems that each fold spares for choosing its checkpoint; none at all unless every fold can."""
+def _selections(pairs: Sequence[tuple[Labelled, Labelled]], real: Set[str], seed: int) -> list[set[str]]:
+    """Stems among `real` that each fold spares for choosing its checkpoint; none at all unless every fold can."""
     selections = []
     for i, (train, _) in enumerate(pairs):
-        groups = _by_specimen(train)
+        groups = _by_specimen(train.only(set(real)))
         if len(groups) <= MIN_TRAINING_SPECIMENS:
             return []
         spared = choose_groups(groups, _SELECTION_FRACTION, np.random.default_rng((seed, i)))
-        stems = {r.stem for r in train.records if r.specimen in spared}
+        stems = {r.stem for r in train.records if r.specimen in spared and r.stem in real}
         rest = train.only({r.stem for r in train.records} - stems)
         if len(groups) - len(spared) < MIN_TRAINING_SPECIMENS or np.any((_total(rest) == 0) & (_total(train) > 0)):
             return []

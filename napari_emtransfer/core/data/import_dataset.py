@@ -52,6 +52,19 @@ def import_dataset(
     folder = Path(folder).expanduser().resolve()
     images, masks = find_folder(folder, "images"), find_folder(folder, "masks")
     description = read_description(folder / "dataset.json")
+    return import_described(project, images, masks, description, force=force, progress=progress)
+
+
+def import_described(
+    project: Project,
+    images: Path,
+    masks: Path,
+    description: DatasetDescription,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """As `import_dataset`, of two folders that somebody has described."""
     return _Import(project, description, force=force).run(find_pairs(images, masks), progress)
 
 
@@ -69,7 +82,7 @@ def import_folders(
     A value that is mapped to "unlabelled" carries no label, nor does 0 unless it is mapped.
     """
     images, masks = (Path(folder).expanduser().resolve() for folder in (images, masks))
-    return _Import(project, _description(mapping), force=force).run(find_pairs(images, masks), progress)
+    return import_described(project, images, masks, _description(mapping), force=force, progress=progress)
 
 
 def _description(mapping: Mapping[int, str]) -> DatasetDescription:
@@ -140,6 +153,8 @@ class _Import:
             micrograph,
             specimen=self.description.specimen(pair.names),
             pixel_size_nm=self.description.pixel_size(pair.names),
+            domain=self.description.domain,
+            synthetic=self.description.synthetic,
         )
         return record.stem
 
@@ -218,8 +233,12 @@ def _check_shape(name: str, labels: NDArray[np.uint8] | None, shape: tuple[int, 
 
 
 def _set_working_pixel_size(project: Project) -> None:
-    """Where none is set and at least half of the micrographs know theirs: their median."""
-    sizes = [record.pixel_size_nm for record in project.micrographs()]
+    """Where none is set and at least half of the micrographs know theirs: their median.
+
+    Synthetic ones have no say where there are real ones.
+    """
+    records = project.micrographs()
+    sizes = [r.pixel_size_nm for r in [r for r in records if not r.synthetic] or records]
     known = [size for size in sizes if size is not None]
     if project.settings.working_pixel_size_nm is None and known and 2 * len(known) >= len(sizes):
         project.update_settings(working_pixel_size_nm=float(np.median(known)))

@@ -31,6 +31,7 @@ class DatasetDescription(BaseModel):
 
     `classes` maps mask values to names; `groups` stems to specimens; `splits` names to parts to stems; `folds` names
     to held-out stems; `pixel_size_nm` is one size, or stem → size; `unlabelled` lists values that mean "no label".
+    `domain` is the imaging condition of all of them; `synthetic` says that they were computed, not measured.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +41,8 @@ class DatasetDescription(BaseModel):
     splits: dict[str, dict[str, tuple[_Name, ...]]] = {}
     folds: dict[str, tuple[_Name, ...]] = {}
     pixel_size_nm: dict[str, float | None] | float | None = None
+    domain: str = Field(default="default", min_length=1)
+    synthetic: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

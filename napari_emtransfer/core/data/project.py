@@ -183,12 +183,11 @@ class Project:
         domain: str = "default",
         pixel_size_nm: float | None = None,
         frame: int | None = None,
+        synthetic: bool = False,
     ) -> MicrographRecord:
-        """As `add_micrograph`, for a file that has been read already."""
-        prepare = self.annotations.create
-        return self._table.add(
-            micrograph, specimen=specimen, domain=domain, pixel_size_nm=pixel_size_nm, frame=frame, prepare=prepare
-        )
+        """As `add_micrograph`, for a file that has been read already; `synthetic` says that it was not measured."""
+        known: dict[str, Any] = {"specimen": specimen, "domain": domain, "pixel_size_nm": pixel_size_nm, "frame": frame}
+        return self._table.add(micrograph, **known, synthetic=synthetic, prepare=self.annotations.create)
 
     def micrographs(self) -> list[MicrographRecord]:
         """Every micrograph, in the order in which they were added."""

@@ -61,6 +61,7 @@ class MicrographTable:
         domain: str,
         pixel_size_nm: float | None,
         frame: int | None,
+        synthetic: bool,
         prepare: Callable[[str, tuple[int, int]], object],
     ) -> MicrographRecord:
         """Register a file under its stem, or "stem (2)" where another file has it; that is its specimen by default.
@@ -91,6 +92,7 @@ class MicrographTable:
                 specimen=specimen or stem,
                 domain=domain,
                 info_bar=micrograph.info_bar,
+                synthetic=synthetic,
             )
             connection.execute(_TABLE.insert().values(**self._row(record)))
             prepare(record.stem, record.shape)

@@ -27,7 +27,10 @@ class ProjectSettings(BaseModel):
 
 
 class MicrographRecord(BaseModel):
-    """One micrograph of a project: where its pixels lie and what is known of them; sizes in native pixels."""
+    """One micrograph of a project: where its pixels lie and what is known of them; sizes in native pixels.
+
+    A `synthetic` one was computed, not measured: nothing is held out on it where real ones are labelled.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     stem: str
@@ -40,6 +43,7 @@ class MicrographRecord(BaseModel):
     specimen: str = Field(min_length=1)
     domain: str = Field(default="default", min_length=1)
     info_bar: Window | None = None
+    synthetic: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:

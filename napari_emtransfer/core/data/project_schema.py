@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Connection,
     Float,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     inspect,
     select,
+    text,
 )
 
 from napari_emtransfer.core.errors import ProjectError
@@ -49,6 +51,7 @@ micrographs = Table(
     Column("specimen", String, nullable=False),
     Column("domain", String, nullable=False),
     Column("info_bar", JSON),
+    Column("synthetic", Boolean, nullable=False, server_default=text("0")),
 )
 
 tiles = Table(
@@ -93,8 +96,14 @@ def _first_tables(connection: Connection) -> None:
     METADATA.create_all(connection)
 
 
+def _mark_synthetic(connection: Connection) -> None:
+    present = {column["name"] for column in inspect(connection).get_columns(micrographs.name)}
+    if "synthetic" not in present:  # a new database has it from the first step
+        connection.execute(text("ALTER TABLE micrographs ADD COLUMN synthetic BOOLEAN NOT NULL DEFAULT 0"))
+
+
 # Step i leads from version i to version i + 1; an empty file is version 0. Steps are only ever appended.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first_tables,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first_tables, _mark_synthetic)
 
 
 def read_version(connection: Connection) -> int:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 OPTIMISM = "expect optimism on new specimens"
+ONLY_SYNTHETIC = "synthetic micrographs only – tells nothing about real ones"
+REAL_ALL_TRAINED = (
+    "synthetic micrographs only, because the labels on real ones are too few to hold a part out – tells nothing about "
+    "real ones; paint every class in two places that lie apart"
+)
 
 
 def specimen_note(specimens: Iterable[str], n_micrographs: int) -> str:
@@ -20,6 +25,21 @@ def micrograph_note(n_specimens: int) -> str:
         "held out: other micrographs, but no whole specimen, because training would lose a class – "
         f"{OPTIMISM}; label every class in two specimens"
     )
+
+
+def trained_on_note(n_synthetic: int) -> str:
+    """Held out is real ground; synthetic micrographs are trained on besides."""
+    verb = "is" if n_synthetic == 1 else "are"
+    return f"all of it real, while {n_synthetic} synthetic micrograph{'s' * (n_synthetic != 1)} {verb} trained on"
+
+
+def synthetic_note(n_synthetic: int, n_micrographs: int) -> str:
+    """What synthetic micrographs among held-out ones mean; "" where there are none."""
+    if not n_synthetic:
+        return ""
+    if n_synthetic == n_micrographs:
+        return ONLY_SYNTHETIC
+    return f"{n_synthetic} of these {n_micrographs} micrographs synthetic, so the figure is not one of real ones alone"
 
 
 def listed(specimens: Iterable[str]) -> str:
