@@ -85,3 +85,9 @@ class AugmentationError(EMTransferError):
     """A transform that does not exist, or nothing to show one on."""
 
     kind = "augmentation"
+
+
+class FlatFieldError(EMTransferError):
+    """Images from which the noise of an instrument cannot be measured: saturated, too even, processed."""
+
+    kind = "flat_field"
