@@ -16,7 +16,6 @@ must be on the machine (`emtransfer weights fetch imagenet:tf_efficientnet_lite0
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ import torch
 from benchmarks._common import data_folder, finish, say, whole
 from benchmarks._ground import CELLS, Cell, Ground
 from benchmarks._rivals import Forest, PlainLoop, iou_of_masks
+from benchmarks._rows import Rows
 from napari_emtransfer.core.config import ComputeConfig, PredictConfig, TrainConfig
 from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.gap import domain_gap
@@ -39,28 +39,6 @@ from napari_emtransfer.core.recommend import recommend
 
 STRATEGIES = ("scratch", "feature-extraction", "fine-tune", "gradual")
 TOLERANCE = 0.01
-
-
-class Rows:
-    """Results on disk, one JSON object per line, known by cell, seed and arm."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.all = [json.loads(line) for line in lines if line.strip()]
-
-    def find(self, cell: str, seed: int, arm: str) -> dict[str, Any] | None:
-        """The row, if it is there."""
-        wanted = (cell, seed, arm)
-        return next((row for row in self.all if (row["cell"], row["seed"], row["arm"]) == wanted), None)
-
-    def add(self, **row: Any) -> dict[str, Any]:
-        """Append at once."""
-        self.all.append(row)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        say("  " + ", ".join(f"{k} {v}" for k, v in row.items()))
-        return row
 
 
 def test_iou(model: SegmentationModel, ground: Ground) -> float:
