@@ -128,8 +128,8 @@ def white_level(images: Sequence[Frame]) -> float:
 def _pair_blocks(a: Grey, b: Grey) -> Grey:
     if a.shape != b.shape:
         raise FlatFieldError(
-            f"The frames of a pair are {' and '.join(f'{h} × {w}' for h, w in (a.shape, b.shape))} pixels large, and one "
-            "field has one size.",
+            f"The frames of a pair are {a.shape[0]} × {a.shape[1]} and {b.shape[0]} × {b.shape[1]} pixels large, and "
+            "should show one field.",
             "Give two frames of the same field and size, or a single one.",
         )
     usable = ~(_clipped_blocks(a) | _clipped_blocks(b))
