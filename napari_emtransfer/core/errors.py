@@ -91,3 +91,9 @@ class FlatFieldError(EMTransferError):
     """Images from which the noise of an instrument cannot be measured: saturated, too even, processed."""
 
     kind = "flat_field"
+
+
+class SynthesisError(EMTransferError):
+    """Synthetic micrographs that cannot be made as asked: no such preset, a shape out of range, a folder in use."""
+
+    kind = "synthesis"

@@ -26,6 +26,7 @@ _Sigma = Annotated[float, Field(ge=0, le=32, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 # Above this mean a Poisson number and a rounded normal one cannot be told apart, and the normal is four times faster.
 _MANY_QUANTA: Final = 400.0
+_MAX_STRETCH: Final = 4.0
 
 
 class DetectorSettings(BaseModel):
@@ -39,6 +40,9 @@ class DetectorSettings(BaseModel):
         Standard deviation of the blur before the counting: probe, defocus, depth of escape.
     inverted
         Polarity: what was bright is dark.
+    auto_contrast
+        How far contrast and brightness were first turned towards filling 0.1..0.9 with what is in view: 1 is all the
+        way, but never more than fourfold.
     contrast, brightness, gamma
         grey → clip((grey − ½)·contrast + ½ + brightness)^gamma.
     vignette
@@ -73,6 +77,7 @@ class DetectorSettings(BaseModel):
     scan: ScanSettings = ScanSettings()
     probe_blur_px: _Sigma = 0.8
     inverted: bool = False
+    auto_contrast: _Share = 0.0
     contrast: float = Field(default=1.0, gt=0, le=10)
     brightness: float = Field(default=0.0, ge=-1, le=1)
     gamma: float = Field(default=1.0, ge=0.1, le=10)
@@ -100,8 +105,9 @@ class DetectorSettings(BaseModel):
             instrument = INSTRUMENTS[int(rng.choice(len(INSTRUMENTS), p=[0.6, 0.15, 0.25]))]
         common = cls(
             inverted=bool(rng.random() < 0.15),
+            auto_contrast=float(rng.uniform(0.2, 1)),
             contrast=float(rng.uniform(0.55, 1.15)),
-            brightness=float(rng.uniform(-0.12, 0.14)),
+            brightness=float(rng.uniform(-0.1, 0.1)),
             gamma=float(np.exp(rng.normal(0, 0.18))),
             vignette=float(rng.beta(1.2, 6)),
             shading=float(rng.beta(1.2, 10)),
@@ -112,6 +118,16 @@ class DetectorSettings(BaseModel):
         )
         own = _draw_camera(rng) if instrument == "camera" else _draw_scanning(rng, milled=instrument == "fib-sem")
         return common.model_copy(update=own)
+
+    def nudged(self, rng: Generator) -> DetectorSettings:
+        """The same settings as the operator leaves them at the next place: brightness, contrast and focus touched."""
+        return self.model_copy(
+            update={
+                "brightness": float(np.clip(self.brightness + rng.normal(0, 0.02), -1, 1)),
+                "contrast": float(np.clip(self.contrast * np.exp(rng.normal(0, 0.05)), 0.05, 10)),
+                "probe_blur_px": float(np.clip(self.probe_blur_px * np.exp(rng.normal(0, 0.1)), 0, 32)),
+            }
+        )
 
     @property
     def gain(self) -> float:
@@ -160,6 +176,7 @@ def _signal(grey: Grey, settings: DetectorSettings, rng: Generator) -> Grey:
     """What would be counted on average (H, W)."""
     image = gaussian_filter(grey, settings.probe_blur_px) if settings.probe_blur_px else grey
     image = 1 - image if settings.inverted else image
+    image = _filled(image, settings.auto_contrast)
     image = np.clip((image - 0.5) * settings.contrast + 0.5 + settings.brightness, 0, 1)
     if settings.gamma != 1:
         image = image**settings.gamma
@@ -169,6 +186,12 @@ def _signal(grey: Grey, settings: DetectorSettings, rng: Generator) -> Grey:
     if settings.shadow:
         image = image - settings.shadow * _trail(image - image.mean(), settings.shadow_px)
     return np.asarray(image)
+
+
+def _filled(image: Grey, share: float) -> Grey:
+    low, high = np.percentile(image[::4, ::4], (1, 99))
+    steeper = min(0.8 / max(high - low, 1e-6), _MAX_STRETCH)
+    return np.asarray(image + share * ((image - (low + high) / 2) * steeper + 0.5 - image))
 
 
 def _illumination(shape: tuple[int, ...], settings: DetectorSettings, rng: Generator) -> Grey:
