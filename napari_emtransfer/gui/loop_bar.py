@@ -96,9 +96,10 @@ class LoopBar(QWidget):
             self.iou_label.setText("")
             return
         trend = ""
-        if before is not None and before.mean_iou is not None and abs(model.mean_iou - before.mean_iou) >= 0.005:
-            trend = " ▲" if model.mean_iou > before.mean_iou else " ▼"
-        ground = " on strokes" if model.is_from_strokes else ""
+        if before is not None and before.mean_iou is not None and before.synthetic == model.synthetic:
+            rise = model.mean_iou - before.mean_iou
+            trend = "" if abs(rise) < 0.005 else " ▲" if rise > 0 else " ▼"
+        ground = " on synthetic" if model.synthetic else " on strokes" if model.is_from_strokes else ""
         text = f"IoU {iou_text(model.mean_iou)}{ground} {interval_text(model.ci95)}{trend}"
         self.iou_label.setText(text.replace("  ", " ").strip())
         self.iou_label.setToolTip(

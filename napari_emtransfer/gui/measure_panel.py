@@ -159,4 +159,5 @@ def tile_text(tile: TileReadout | None) -> str:
     if not tile.labelled_fraction:
         return "No labels on this tile, so no IoU there; the fractions are the model's."
     part = "less than 1 %" if tile.labelled_fraction < 0.01 else f"{100 * tile.labelled_fraction:.0f} %"
-    return f"This tile: IoU {iou_text(tile.mean_iou)} on its labelled pixels ({part} of it), {tile.ground}."
+    ground = f"{tile.ground}, synthetic" if tile.synthetic else tile.ground
+    return f"This tile: IoU {iou_text(tile.mean_iou)} on its labelled pixels ({part} of it), {ground}."

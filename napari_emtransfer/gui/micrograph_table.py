@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QResizeEvent
+from qtpy.QtGui import QFont, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_emtransfer.gui import thumbnails
@@ -39,6 +39,7 @@ HEADERS = {
     Column.LABELLED: ("Labels", "Labelled part of the micrograph."),
 }
 EDITABLE = {Column.SPECIMEN: "specimen", Column.DOMAIN: "domain", Column.PIXEL_SIZE: "pixel_size_nm"}
+SYNTHETIC = "Synthetic: made by the program with exact labels. Trained on; measured on only where nothing real can be."
 STEM = Qt.ItemDataRole.UserRole
 
 
@@ -131,7 +132,10 @@ class MicrographTable(QTableWidget):
         for column, text in texts.items():
             item = QTableWidgetItem(text)
             item.setData(STEM, record.stem)
-            item.setToolTip(f"{text or 'unknown'}\n{HEADERS[column][1]}")
+            what = f"\n{SYNTHETIC}" if record.synthetic else ""
+            item.setToolTip(f"{text or 'unknown'}\n{HEADERS[column][1]}{what}")
+            if record.synthetic:
+                item.setFont(italic(item.font()))
             if column not in EDITABLE:
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
             self.setItem(row, column, item)
@@ -163,6 +167,12 @@ class MicrographTable(QTableWidget):
         half = (self.viewport().width() - numbers - thumbnails.EDGE) // 2
         wanted = max(self.sizeHintForColumn(Column.SPECIMEN), header.sectionSizeHint(Column.SPECIMEN))
         header.resizeSection(Column.SPECIMEN, max(header.minimumSectionSize(), min(wanted, half)))
+
+
+def italic(font: QFont) -> QFont:
+    """The same font, slanted."""
+    font.setItalic(True)
+    return font
 
 
 def parse_pixel_size(text: str) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.session.context import Context
 from napari_emtransfer.session.labelling import LabellingController
@@ -36,7 +38,7 @@ class MeasuringController:
         self._grounds.clear()
         self._model = None
         if project is not None and run_id is not None:
-            self._model = model_readout(project.run(run_id))
+            self._model = model_readout(project.run(run_id), self._synthetic)
         self.refresh()
 
     def touched(self, stem: str, window: Window) -> None:
@@ -72,7 +74,12 @@ class MeasuringController:
             return None  # a model of other classes than the project has now
         labels = self._labelling.annotation(tile.micrograph)[tile.window.slices]
         source = "live head" if run == LIVE_RUN else f"run {run}"
-        return tile_readout(mask, labels, names, self._ground_of(tile, run), source)
+        readout = tile_readout(mask, labels, names, self._ground_of(tile, run), source)
+        return readout and replace(readout, synthetic=tile.micrograph in self._synthetic)
+
+    @property
+    def _synthetic(self) -> set[str]:
+        return {record.stem for record in self._context.records if record.synthetic}
 
     def _ground_of(self, tile: Tile, run: str) -> TileGround:
         if run == LIVE_RUN:

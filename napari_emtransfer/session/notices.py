@@ -65,7 +65,7 @@ def _mixed_sizes(records: Sequence[MicrographRecord], working: float | None) -> 
 
 
 def _one_specimen(records: Sequence[MicrographRecord]) -> ProjectNotice | None:
-    specimens = {r.specimen for r in records}
+    specimens = {r.specimen for r in [r for r in records if not r.synthetic] or records}
     if len(specimens) != 1 or not records:
         return None
     only = next(iter(specimens))

@@ -14,7 +14,7 @@ from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.label_survey import LabelSurvey, survey
 from napari_emtransfer.core.errors import LabelError, SplitError
 from napari_emtransfer.session.live_weights import weights_at_hand
-from napari_emtransfer.session.runs import newest_to_go_on_from
+from napari_emtransfer.session.runs import ground_to_keep, newest_to_go_on_from
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
@@ -85,11 +85,7 @@ def _go_on(project: Project, earlier: RunRecord, labels: LabelSurvey, iterations
     """The same network on the same held-out ground: a ground that the earlier run has learnt from would flatter."""
     run = project.run(earlier.id)
     before = TrainConfig.model_validate(run.config)
-    held_out = (
-        {r.micrograph for r in run.split().validation if r.window is None}
-        if before.split is None and before.folds is None
-        else set()
-    )
+    held_out = ground_to_keep(project, run)
     config = before.model_copy(
         update={
             **_UNDECIDED,
@@ -108,14 +104,18 @@ def _go_on(project: Project, earlier: RunRecord, labels: LabelSurvey, iterations
 
 
 def _found(labels: LabelSurvey) -> str:
-    return f"{_count(labels.n_tiles, 'labelled tile')} on {_count(len(labels.specimens), 'specimen')}"
+    found = f"{_count(labels.n_tiles, 'labelled tile')} on {_count(len(labels.specimens), 'specimen')}"
+    n_synthetic = len(labels.specimens) - len(labels.real_specimens)
+    return f"{found}, {n_synthetic} of them synthetic" if n_synthetic else found
 
 
 def _caveat(labels: LabelSurvey) -> str:
     """What the held-out IoU will not be able to say."""
-    if len(labels.stems) == 1:
+    if labels.stems and not labels.real_stems:
+        return " Held out is a part of the synthetic micrographs, so the IoU says nothing about real ones."
+    if len(labels.real_stems) == 1:
         return " Held out is a part of the only labelled micrograph, so the IoU says nothing about other ones."
-    if len(labels.specimens) == 1:
+    if len(labels.real_specimens) == 1:
         return " Held out is a micrograph of the only labelled specimen, so the IoU says nothing about other specimens."
     return ""
 

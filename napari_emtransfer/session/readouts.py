@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from napari_emtransfer.core.data.run import Run
 
 
-def model_readout(run: Run) -> ModelReadout:
-    """The IoU of a run on its held-out ground: its stored result, or its best validation where it was ended early."""
+def model_readout(run: Run, synthetic: Collection[str] = ()) -> ModelReadout:
+    """The IoU of a run on its held-out ground: its stored result, or its best validation where it was ended early.
+
+    `synthetic` names the micrographs of the project that are.
+    """
     result = run.result() if (run.root / "result.json").is_file() else _best_validation(run)
     ci95 = result.get("ci95")
     return ModelReadout(
@@ -30,6 +33,7 @@ def model_readout(run: Run) -> ModelReadout:
         ground=str(result.get("ground") or ""),
         note=str(result.get("note") or ""),
         labelled_fraction=result.get("labelled_fraction"),
+        synthetic=bool(result.get("micrographs")) and set(result["micrographs"]) <= set(synthetic),
     )
 
 
@@ -66,7 +70,8 @@ def text_overlay(readouts: Readouts) -> str:
         phases = " · ".join(f"{name} {percent(value)}" for name, value in tile.phase_fractions.items())
         return f"{source}{phases} — no labels on this tile"
     classes = " · ".join(f"{name} {short(value)}" for name, value in tile.iou.items())
-    return f"{source}IoU {classes} — {percent(tile.labelled_fraction)} of this tile labelled, {tile.ground}"
+    ground = f"{tile.ground}, synthetic" if tile.synthetic else tile.ground
+    return f"{source}IoU {classes} — {percent(tile.labelled_fraction)} of this tile labelled, {ground}"
 
 
 def short(value: float | None) -> str:

@@ -36,6 +36,21 @@ def settings_of(project: Project, run_id: str) -> TrainConfig:
     return TrainConfig.model_validate(project.run(run_id).config)
 
 
+def ground_to_keep(project: Project, run: Run) -> set[str]:
+    """Micrographs that a run held out whole by its own choice, which one that goes on from it holds out, too.
+
+    None where all of them are synthetic and real ones are labelled by now: real ones are measured on then.
+    """
+    before = TrainConfig.model_validate(run.config)
+    if before.split is not None or before.folds is not None:
+        return set()
+    held_out = {region.micrograph for region in run.split().validation if region.window is None}
+    made = {record.stem for record in project.micrographs() if record.synthetic}
+    if held_out <= made and any(share for stem, share in project.labelled().items() if stem not in made):
+        return set()
+    return held_out
+
+
 def settings_to_go_on(project: Project, run_id: str) -> TrainConfig:
     """Settings of a run that goes on from the best checkpoint of another one, on the same held-out ground.
 
@@ -44,8 +59,7 @@ def settings_to_go_on(project: Project, run_id: str) -> TrainConfig:
     """
     run = project.run(run_id)
     before = TrainConfig.model_validate(run.config)
-    plain = before.split is None and before.folds is None
-    held_out = {r.micrograph for r in run.split().validation if r.window is None} if plain else set()
+    held_out = ground_to_keep(project, run)
     return before.model_copy(
         update={
             "strategy": "auto",

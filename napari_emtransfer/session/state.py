@@ -190,6 +190,7 @@ class ModelReadout:
     """IoU per class of a finished run on its held-out ground, with the 95 % interval of the mean and its note.
 
     `labelled_fraction` is the share of that ground's pixels that the figure was measured on; None where unknown.
+    `synthetic`: none of that ground is real.
     """
 
     run_id: str
@@ -199,6 +200,7 @@ class ModelReadout:
     ground: str
     note: str
     labelled_fraction: float | None = None
+    synthetic: bool = False
 
     @property
     def is_from_strokes(self) -> bool:
@@ -215,7 +217,8 @@ class TileReadout:
 
     `iou` has one entry per class; None where the class is absent from label and prediction. `phase_fractions` are those
     of the prediction over the whole tile. `ground` says whether the model learnt from labels of this tile, from
-    other places of the same micrograph, or never saw the micrograph; `source` which model that is, in words.
+    other places of the same micrograph, or never saw the micrograph; `source` which model that is, in words;
+    `synthetic` that the micrograph is not a real one.
     """
 
     iou: Mapping[str, float | None]
@@ -224,6 +227,7 @@ class TileReadout:
     ground: TileGround
     phase_fractions: Mapping[str, float]
     source: str = ""
+    synthetic: bool = False
 
     @property
     def is_training_tile(self) -> bool:

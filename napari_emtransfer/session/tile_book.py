@@ -24,7 +24,8 @@ TileKey = tuple[str, int, int]
 class TileBook:
     """What is known of every tile of a project.
 
-    `by_specimen` holds the tiles of each specimen in the order in which they are best labelled.
+    `by_specimen` holds the tiles of each specimen in the order in which they are best labelled. Tiles of synthetic
+    micrographs are "done" unless said otherwise, and not counted: nobody has to label them.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ class TileBook:
         self._labelled_some: set[str] = set()
         self._labelled: dict[TileKey, float] = {}
         self._specimens: dict[str, list[str]] = {}
+        self._synthetic: set[str] = set()
         self.by_specimen: dict[str, list[Tile]] = {}
         self.update(records)
 
@@ -50,8 +52,11 @@ class TileBook:
         before, self._grids, self._specimens = self._grids, {}, defaultdict(list)
         settings = self._project.settings
         made_for, self._made_for = self._made_for, {}
+        self._synthetic.clear()
         for record in records:
             stem = record.stem
+            if record.synthetic:
+                self._synthetic.add(stem)
             self._specimens[record.specimen].append(stem)
             self._made_for[stem] = (settings, record.pixel_size_nm)  # what a grid depends on
             if made_for.get(stem) == self._made_for[stem]:
@@ -89,7 +94,7 @@ class TileBook:
 
     def state(self, tile: Tile) -> TileState:
         """The state of a tile; on a micrograph that came with all its pixels labelled, "done" unless said otherwise."""
-        default: TileState = "done" if tile.micrograph in self._labelled_whole else "unlabelled"
+        default: TileState = "done" if tile.micrograph in self._labelled_whole | self._synthetic else "unlabelled"
         return self._states.get(_key(tile), default)
 
     def states(self, stem: str) -> dict[tuple[int, int], TileState]:
@@ -125,15 +130,20 @@ class TileBook:
 
     @property
     def n_tiles(self) -> int:
-        """Number of tiles in the project."""
-        return sum(len(grid) for grid in self._grids.values())
+        """Number of tiles in the project that are to be labelled."""
+        return sum(len(self._grids[stem]) for stem in self._counted)
 
     @property
     def n_done(self) -> int:
         """Number of tiles that the user has called done."""
-        n_stated = sum(state == "done" and key[0] in self._grids for key, state in self._states.items())
-        whole = [tile for stem in self._labelled_whole & self._grids.keys() for tile in self._grids[stem]]
+        counted = self._counted
+        n_stated = sum(state == "done" and key[0] in counted for key, state in self._states.items())
+        whole = [tile for stem in self._labelled_whole & counted for tile in self._grids[stem]]
         return n_stated + sum(_key(tile) not in self._states for tile in whole)
+
+    @property
+    def _counted(self) -> set[str]:
+        return self._grids.keys() - self._synthetic
 
     def _read_states(self, stem: str) -> None:
         self._labelled = {key: value for key, value in self._labelled.items() if key[0] != stem}
