@@ -12,8 +12,10 @@ from napari_emtransfer.worker.protocol import (
     PredictRequest,
     PretrainRequest,
     PreviewRequest,
+    RecipeRequest,
     RecommendRequest,
     Request,
+    SynthesizeRequest,
     TrainRequest,
     WarmRequest,
 )
@@ -45,7 +47,9 @@ def _result(
     | RecommendRequest
     | LiveRequest
     | PreviewRequest
-    | PretrainRequest,
+    | PretrainRequest
+    | RecipeRequest
+    | SynthesizeRequest,
     emit: Emit,
     control: RunControl,
 ) -> dict[str, Any]:
@@ -76,6 +80,14 @@ def _result(
             from napari_emtransfer.worker.pretrain_handler import pretrain
 
             return pretrain(request, emit, control)
+        case SynthesizeRequest():
+            from napari_emtransfer.worker.synthesize_handler import synthesize
+
+            return synthesize(request, emit, control)
+        case RecipeRequest():
+            from napari_emtransfer.worker.recipe_handler import pretrain_by_recipe
+
+            return pretrain_by_recipe(request, emit, control)
 
 
 def _warm(request: WarmRequest, emit: Emit) -> dict[str, Any]:

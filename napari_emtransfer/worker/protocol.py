@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from napari_emtransfer.core.config import AugmentPreset, ComputeConfig, LiveConfig, PredictConfig, TrainConfig
 from napari_emtransfer.core.data.tiles import Window
+from napari_emtransfer.core.recipe import PretrainRecipe
 
 
 class _Message(BaseModel):
@@ -119,6 +120,43 @@ class PretrainRequest(_Message):
     config: TrainConfig
 
 
+class RecipeRequest(_Message):
+    """Train a network on synthetic micrographs by a recipe; writes `out`, and beside it a state to go on from.
+
+    Of `compute`, seed and precision are the recipe's. With `resume` there must be a state, without (False) it is not
+    looked at; None goes on where there is one. `minutes` ends this piece of the work.
+    """
+
+    kind: Literal["recipe"] = "recipe"
+    run_id: str
+    recipe: PretrainRecipe
+    out: Path
+    resume: bool | None = None
+    minutes: float | None = Field(default=None, gt=0)
+    compute: ComputeConfig = ComputeConfig()
+
+
+class SynthesizeRequest(_Message):
+    """Make `n` synthetic micrographs with exact masks and write them as a data set that can be imported.
+
+    `presets` are of the generator; each specimen has one of them, any where none is named. `per_specimen` micrographs
+    share a material. `flat_field` are images of the user's own instrument, whose noise is taken over.
+    """
+
+    kind: Literal["synthesize"] = "synthesize"
+    run_id: str
+    generator: Literal["voronoi", "hrtem"]
+    out: Path
+    n: int = Field(ge=1, le=1_000_000)
+    presets: tuple[str, ...] = ()
+    shape: tuple[int, int] = (512, 512)
+    seed: int = Field(default=0, ge=0)
+    pixel_size_nm: float | None = Field(default=None, gt=0, le=1e6, allow_inf_nan=False)
+    per_specimen: int = Field(default=4, ge=1)
+    instrument: Literal["sem", "fib-sem", "camera"] | None = None
+    flat_field: tuple[Path, ...] = ()
+
+
 LIVE_RUN: Final = "live"
 
 Request = Annotated[
@@ -129,7 +167,9 @@ Request = Annotated[
     | RecommendRequest
     | LiveRequest
     | PreviewRequest
-    | PretrainRequest,
+    | PretrainRequest
+    | RecipeRequest
+    | SynthesizeRequest,
     Field(discriminator="kind"),
 ]
 
