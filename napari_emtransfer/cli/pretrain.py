@@ -1,9 +1,9 @@
-"""The verb that pretrains an encoder on a folder of classified micrographs."""
+"""The verb that pretrains: an encoder on a folder of classified micrographs, or a network by a recipe."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,9 +12,14 @@ from napari_emtransfer.cli.perform import perform
 from napari_emtransfer.cli.verb import Device, Seed, Threads, add_verb
 from napari_emtransfer.core.config import ComputeConfig, TrainConfig
 from napari_emtransfer.core.errors import UnreadableFileError
-from napari_emtransfer.worker.protocol import PretrainRequest
+from napari_emtransfer.core.recipe import read_recipe
+from napari_emtransfer.worker.protocol import PretrainRequest, RecipeRequest
 
 _DEFAULTS = TrainConfig()
+_FOLDER, _RECIPE = "A folder of classes", "A recipe"
+# What a recipe says itself, and what only it has.
+_OF_FOLDERS: Final = ("encoder", "weights", "iterations", "batch_size", "crop", "learning_rate", "seed")
+_OF_RECIPES: Final = ("resume",)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,27 +28,56 @@ def register(app: typer.Typer) -> None:
 
 
 def pretrain(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="One folder of images per class: FOLDER/CLASS/….")],
+    context: typer.Context,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER|RECIPE.toml", help="One folder of images per class: FOLDER/CLASS/…; or a recipe."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    encoder: Annotated[str, typer.Option(help="Any encoder of segmentation-models-pytorch.")] = _DEFAULTS.encoder,
-    weights: Annotated[str, typer.Option(help="Where to start: none, a name of `weights list`, or a file.")] = "none",
-    iterations: Annotated[int, typer.Option(help="Optimiser steps.")] = 2000,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so long, whatever comes first.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 16,
-    crop: Annotated[int, typer.Option(help="Edge of a crop in pixels.")] = 224,
-    learning_rate: Annotated[float, typer.Option(help="Of the head; pretrained encoders get a tenth.")] = (
-        _DEFAULTS.learning_rate
-    ),
+    encoder: Annotated[
+        str, typer.Option(help="Any encoder of segmentation-models-pytorch.", rich_help_panel=_FOLDER)
+    ] = _DEFAULTS.encoder,
+    weights: Annotated[
+        str, typer.Option(help="Where to start: none, a name of `weights list`, or a file.", rich_help_panel=_FOLDER)
+    ] = "none",
+    iterations: Annotated[int, typer.Option(help="Optimiser steps.", rich_help_panel=_FOLDER)] = 2000,
+    batch_size: Annotated[int, typer.Option(help="Crops per step.", rich_help_panel=_FOLDER)] = 16,
+    crop: Annotated[int, typer.Option(help="Edge of a crop in pixels.", rich_help_panel=_FOLDER)] = 224,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of the head; pretrained encoders get a tenth.", rich_help_panel=_FOLDER)
+    ] = _DEFAULTS.learning_rate,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on from the state beside --out, or begin anew. Default: go on where there is a state.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so long; with a recipe, the same command then goes on.")
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     threads: Threads = None,
 ) -> Outcome:
-    """Teach an encoder to tell the classes of your own archive apart; `train --weights FILE` goes on from it."""
-    if folder.suffix.lower() == ".toml":
-        raise UnreadableFileError(
-            f"{folder.name!r} is a recipe, and this version pretrains on folders of classified images only.",
-            "Name a folder that holds one folder of images per class.",
+    """Make weights for `train --weights FILE`: from your own archive of classes, or by a recipe from synthetic images.
+
+    A recipe writes FILE, a model card, FILE.log.jsonl, and FILE.state, which it can go on from when it was stopped.
+    FILE.state may be deleted when the recipe is done, unless it shall be made longer.
+    """
+    by_recipe = source.suffix.lower() == ".toml"
+    _refuse(context, _OF_FOLDERS if by_recipe else _OF_RECIPES, source, by_recipe=by_recipe)
+    compute = ComputeConfig(device=device, seed=seed, threads=threads)
+    if by_recipe:
+        recipe = read_recipe(source)
+        asked = RecipeRequest(
+            run_id="pretrain", recipe=recipe, out=out, resume=resume, minutes=minutes, compute=compute
         )
+        result, code = perform(asked)
+        return Outcome(result, _describe_recipe(result, source, out), code)
     config = TrainConfig(
         encoder=encoder,
         weights=weights,
@@ -52,11 +86,40 @@ def pretrain(
         batch_size=batch_size,
         crop_px=crop,
         learning_rate=learning_rate,
-        compute=ComputeConfig(device=device, seed=seed, threads=threads),
+        compute=compute,
     )
-    request = PretrainRequest(run_id="pretrain", images=folder, out=out, config=config)
-    result, code = perform(request)
+    result, code = perform(PretrainRequest(run_id="pretrain", images=source, out=out, config=config))
     return Outcome(result, _describe(result), code)
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], source: Path, *, by_recipe: bool) -> None:
+    """Options that would have no effect."""
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if not given:
+        return
+    option = f"--{given[0].replace('_', '-')}" if by_recipe else "--resume or --fresh"
+    raise UnreadableFileError(
+        f"{option} has no effect on {source.name!r}, which is a {'recipe' if by_recipe else 'folder of classes'}.",
+        "Write it into the recipe." if by_recipe else "Leave it out, or name a recipe (.toml).",
+    )
+
+
+def _describe_recipe(result: dict[str, Any], source: Path, out: Path) -> str:
+    if not result.get("iterations"):
+        return "Stopped before the first step."
+    done = f"{result['iterations']} of {result['n_steps']} steps in {result['seconds']:.0f} s on {result['device']}"
+    if not result["complete"]:
+        return f"{done}. The state is {result['state']}.\nGo on with: emtransfer pretrain {source} --out {out}"
+    right = "" if result["accuracy"] is None else f", {100 * result['accuracy']:.1f} % of unseen pixels right"
+    loss = "" if result["loss"] is None else f", loss {result['loss']:.3f}{right}"
+    waited = "" if result["waited"] is None else f" {100 * result['waited']:.1f} % of that for want of micrographs."
+    return "\n".join(
+        [
+            f"{result['weights']}: {result['architecture']} with {result['encoder']}, {done}{loss}.{waited}",
+            f"{result['state']} may be deleted, unless the recipe shall be made longer.",
+            f"Go on with: emtransfer train PROJECT --encoder {result['encoder']} --weights {result['weights']}",
+        ]
+    )
 
 
 def _describe(result: dict[str, Any]) -> str:

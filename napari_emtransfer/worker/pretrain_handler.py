@@ -34,7 +34,7 @@ GROUND: Final = (
     "specimens. The held-out images took no part in any choice."
 )
 _MAX_NAMED: Final = 3
-_LIBRARIES: Final = ("napari-emtransfer", "torch", "timm", "segmentation-models-pytorch", "numpy")
+LIBRARIES: Final = ("napari-emtransfer", "torch", "timm", "segmentation-models-pytorch", "numpy")
 
 
 def pretrain(request: PretrainRequest, emit: Emit, control: RunControl) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def pretrain(request: PretrainRequest, emit: Emit, control: RunControl) -> dict[
         When nothing can be written to the folder of `out`, or the temporary disk is full.
     """
     config = request.config
-    _check_target(request.out)
+    check_target(request.out)
     _check_parent(config)
     devices.set_threads(config.compute.threads)
     run_id = request.run_id
@@ -120,7 +120,7 @@ def _result(request: PretrainRequest, archive: ImageArchive, accuracy: Accuracy 
 def _write(out: Path, pretraining: EncoderPretraining, result: dict[str, Any]) -> None:
     """The encoder as safetensors, which say what they are, and a card for people."""
     config = pretraining.config
-    versions = {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+    versions = {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
     recorded = result | {"seed": config.compute.seed, "versions": versions, "encoder_rate_here": encoder_rate(config)}
     said = {
         store.ENCODER_KEY: config.encoder,
@@ -162,12 +162,13 @@ def _card(recorded: dict[str, Any], config: TrainConfig) -> Iterator[str]:
     yield "```"
 
 
-def _check_target(out: Path) -> None:
+def check_target(out: Path) -> None:
+    """Refuse a file that cannot be written, or that would be written over, before hours of training."""
     if out.suffix.lower() != ".safetensors":
         raise WeightsError(f"{out.name!r} does not end in .safetensors.", f"Write to {out.stem}.safetensors.")
     if out.exists():
         raise WeightsError(f"{str(out)!r} exists already.", "Give another name, or delete it first.")
-    with storage_faults(out):  # now, and not when the hours of training are over
+    with storage_faults(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
             pass

@@ -264,7 +264,3 @@ def test_the_verb(folder, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert {"weights", "iterations", "seconds", "accuracy"} <= result.keys()
     assert out.is_file()
-    with pytest.raises(SystemExit) as left:
-        main(["pretrain", "recipe.toml", "--out", str(out)])
-    assert left.value.code == 1
-    assert "folders of classified images only" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ class Pretraining:
                 waited = 0.0
             if state is not None and self.step % save_every == 0:
                 self.save(state)
+        self.seconds += time.monotonic() - began  # of the steps since the last report
         if state is not None:
             self.save(state)
 
@@ -166,6 +168,7 @@ class Pretraining:
             collate_fn=_collate,
             num_workers=self._n_workers,
             prefetch_factor=_PREFETCHED if self._n_workers else None,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -205,10 +208,9 @@ class Pretraining:
         Raises
         ------
         EMTransferError
-            When the state is of another network, or further than the recipe goes.
+            When the file is no state, is of another network, or further than the recipe goes.
         """
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        before = PretrainRecipe.model_validate_json(content["recipe"])
+        content, before = _read_state(path)
         same = ("seed", "architecture", "encoder", "embedding", "objective")
         changed = [name for name in same if getattr(before, name) != getattr(self.recipe, name)]
         if changed or content["step"] > self.recipe.steps:
@@ -220,6 +222,24 @@ class Pretraining:
         self._average.load(content["average"])
         self._optimizer.load_state_dict(content["optimizer"])
         self.step, self.seconds = content["step"], content["seconds"]
+
+
+def _read_state(path: Path) -> tuple[dict[str, Any], PretrainRecipe]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return content, PretrainRecipe.model_validate_json(content["recipe"])
+    except Exception as error:
+        # What is no state fails in many ways: UnpicklingError, IndexError, EOFError, KeyError, ValidationError, …
+        reason = (str(error) or type(error).__name__).split("\n")[0][:160]
+        raise EMTransferError(
+            f"The file {str(path)!r} is no state of a pretraining: {reason}.", "Remove it to begin anew."
+        ) from error
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: those that make micrographs wait until the trainer ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _collate(episodes: list[Episode]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from napari_emtransfer.core.nn.registry import WeightsEntry
 
 PREPROCESSING_KEY: Final = "preprocessing"
 ENCODER_KEY: Final = "encoder"
+ARCHITECTURE_KEY: Final = "architecture"
 ENCODER_RATE_KEY: Final = "encoder_learning_rate"
 NOTES_KEY: Final = "notes"
 
