@@ -8,15 +8,17 @@ dynamically, which only `multislice` knows.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import Field
 
 from napari_emtransfer.core.synth import ctf
 from napari_emtransfer.core.synth.atoms_lattices import LATTICES
+from napari_emtransfer.core.synth.generator import Settings
 from napari_emtransfer.core.synth.hrtem_imaging import (
     ExitWave,
     Imaging,
@@ -33,9 +35,9 @@ from napari_emtransfer.core.synth.scattering import ELEMENTS
 __all__ = [
     "CLASSES",
     "ExitWave",
+    "HrtemSettings",
     "Imaging",
     "Particles",
-    "Settings",
     "Support",
     "draw",
     "micrograph",
@@ -57,8 +59,7 @@ OMITS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
+class HrtemSettings(Settings):
     """Specimen, microscope and kind of mask.
 
     Parameters
@@ -72,26 +73,26 @@ class Settings:
         Imaginary part of the particles' potential relative to the real one.
     """
 
-    particles: Particles = field(default_factory=Particles)
-    support: Support = field(default_factory=Support)
-    imaging: Imaging = field(default_factory=Imaging)
+    particles: Particles = Particles()
+    support: Support = Support()
+    imaging: Imaging = Imaging()
     mask: MaskKind = "geometric"
     support_distance_nm: float = 0.0
-    absorption: float = 0.0
+    absorption: float = Field(default=0.0, ge=0, le=1)
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A specimen with its exit wave and its labels: what all defoci and doses of one specimen share."""
 
-    settings: Settings
+    settings: HrtemSettings
     wave: ExitWave
     mask: NDArray[np.uint8]
     instances: NDArray[np.int32]
     seed: int
 
 
-def simulate(shape: tuple[int, int], *, seed: int, settings: Settings | None = None) -> SyntheticMicrograph:
+def simulate(shape: tuple[int, int], *, seed: int, settings: HrtemSettings | None = None) -> SyntheticMicrograph:
     """One micrograph.
 
     Parameters
@@ -104,7 +105,7 @@ def simulate(shape: tuple[int, int], *, seed: int, settings: Settings | None = N
     return micrograph(prepare(shape, seed=seed, settings=settings))
 
 
-def prepare(shape: tuple[int, int], *, seed: int, settings: Settings | None = None) -> Prepared:
+def prepare(shape: tuple[int, int], *, seed: int, settings: HrtemSettings | None = None) -> Prepared:
     """Place the atoms and compute the exit wave. The same seed places the same atoms."""
     rng = np.random.default_rng([seed, 0])
     settings = settings or draw(rng)
@@ -127,7 +128,9 @@ def micrograph(prepared: Prepared, imaging: Imaging | None = None) -> SyntheticM
     The noise of every setting is drawn anew from the seed: the same specimen at another defocus has other noise only as
     its intensity differs.
     """
-    settings = prepared.settings if imaging is None else replace(prepared.settings, imaging=imaging)
+    settings = prepared.settings
+    if imaging is not None:
+        settings = settings.model_copy(update={"imaging": imaging})
     rng = np.random.default_rng([prepared.seed, 1])
     counts = expose(prepared.wave.intensity(settings.imaging), settings.imaging, rng)
     return SyntheticMicrograph(
@@ -142,13 +145,13 @@ def micrograph(prepared: Prepared, imaging: Imaging | None = None) -> SyntheticM
     )
 
 
-def recipe(prepared: Prepared, settings: Settings) -> dict[str, Any]:
+def recipe(prepared: Prepared, settings: HrtemSettings) -> dict[str, Any]:
     """What makes the micrograph again; JSON-able."""
     return {
         "generator": "hrtem",
         "seed": prepared.seed,
         "shape": list(prepared.mask.shape),
-        "settings": asdict(settings),
+        "settings": settings.model_dump(mode="json"),
     }
 
 
@@ -162,13 +165,13 @@ def minimum_contrast_defocus(wave: ExitWave, imaging: Imaging, span_nm: tuple[fl
     half = (span_nm[1] - span_nm[0]) / 2
     for finer in (0.1, 0.01, 0.0):
         defoci = np.arange(best - half, best + half + step / 2, step)
-        variances = [float(wave.intensity(replace(imaging, defocus_nm=float(d))).var()) for d in defoci]
+        variances = [float(wave.intensity(imaging.model_copy(update={"defocus_nm": float(d)})).var()) for d in defoci]
         best = float(defoci[int(np.argmin(variances))])
         step, half = finer, step
     return best
 
 
-def draw(rng: Generator) -> Settings:
+def draw(rng: Generator) -> HrtemSettings:
     """Settings as somebody might have chosen them: corrected and uncorrected microscopes, 80 to 300 kV."""
     pixel_size = float(np.exp(rng.uniform(np.log(0.15), np.log(0.6))))
     particles = _drawn_particles(pixel_size, rng)
@@ -180,10 +183,16 @@ def draw(rng: Generator) -> Settings:
     distance = 0.0 if support.kind == "vacuum" or rng.random() < 0.3 else side * distance
     heaviest = max(ELEMENTS[element].z for element in LATTICES[particles.lattices[0]].elements)
     absorption = float(rng.uniform(0.02, 0.1 if heaviest > 40 else 0.06))
-    return Settings(particles, support, _drawn_imaging(pixel_size, rng), "geometric", distance, absorption)
+    return HrtemSettings(
+        particles=particles,
+        support=support,
+        imaging=_drawn_imaging(pixel_size, rng),
+        support_distance_nm=distance,
+        absorption=absorption,
+    )
 
 
-def _instances(specimen: Specimen, settings: Settings) -> NDArray[np.int32]:
+def _instances(specimen: Specimen, settings: HrtemSettings) -> NDArray[np.int32]:
     instances = specimen.instances
     if settings.mask == "phase":
         sigma = ctf.interaction_constant(settings.imaging.voltage_kv)
@@ -215,9 +224,9 @@ def _drawn_particles(pixel_size: float, rng: Generator) -> Particles:
 def _drawn_support(rng: Generator) -> Support:
     chance = rng.random()
     if chance < 0.06:
-        return Support("vacuum")
+        return Support(kind="vacuum")
     if chance < 0.15:
-        return Support("graphene")
+        return Support(kind="graphene")
     return Support(
         thickness_nm=float(rng.uniform(1.5, 9.0)),
         density_g_cm3=float(rng.uniform(1.7, 2.3)),

@@ -8,11 +8,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.fft import fft2, ifft2, irfft2, rfft2
 
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.synth import ctf
 from napari_emtransfer.core.synth.atoms_carbon import number_density
+from napari_emtransfer.core.synth.generator import Settings, Share
 from napari_emtransfer.core.synth.hrtem_specimen import Specimen
 from napari_emtransfer.core.synth.scattering import BAND_LIMIT, ELEMENTS, VOLT_SQUARE_ANGSTROM, Grid
 
@@ -21,8 +23,7 @@ Map = NDArray[np.float32]
 _CARBON_B: Final = 1.0
 
 
-@dataclass(frozen=True)
-class Imaging:
+class Imaging(Settings):
     """A setting of microscope and camera.
 
     Parameters
@@ -52,7 +53,7 @@ class Imaging:
         Relative loss of the beam from one side of the picture to the other.
     """
 
-    voltage_kv: float = 300.0
+    voltage_kv: float = Field(default=300.0, ge=10, le=3000)
     defocus_nm: float = 10.0
     cs_um: float = 0.0
     c50_mm: float = 0.0
@@ -62,22 +63,15 @@ class Imaging:
     coma_rad: float = 0.0
     threefold_nm: float = 0.0
     threefold_rad: float = 0.0
-    focal_spread_nm: float = 1.0
-    convergence_mrad: float = 0.1
-    vibration_pm: float = 30.0
-    aperture_mrad: float | None = None
-    pixel_size_angstrom: float = 0.2
-    dose_e_per_a2: float = 400.0
-    mtf_at_nyquist: float = 1.0
-    read_noise_e: float = 0.0
-    illumination: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("voltage_kv", "pixel_size_angstrom", "dose_e_per_a2", "mtf_at_nyquist"):
-            if not getattr(self, name) > 0:
-                raise EMTransferError(f"{name} is {getattr(self, name)}, but has to be above 0.")
-        if self.mtf_at_nyquist > 1:
-            raise EMTransferError(f"mtf_at_nyquist is {self.mtf_at_nyquist}, but no camera passes more than all.")
+    focal_spread_nm: float = Field(default=1.0, ge=0)
+    convergence_mrad: float = Field(default=0.1, ge=0)
+    vibration_pm: float = Field(default=30.0, ge=0)
+    aperture_mrad: float | None = Field(default=None, gt=0)
+    pixel_size_angstrom: float = Field(default=0.2, ge=0.02, le=2)
+    dose_e_per_a2: float = Field(default=400.0, gt=0)
+    mtf_at_nyquist: float = Field(default=1.0, gt=0, le=1)
+    read_noise_e: float = Field(default=0.0, ge=0)
+    illumination: Share = 0.0
 
     @property
     def aberrations(self) -> ctf.Aberrations:

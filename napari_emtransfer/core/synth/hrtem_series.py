@@ -8,16 +8,15 @@ with frozen phonons and labels by phase; here a phase object is imaged, faults a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.random import Generator
 
 from napari_emtransfer.core.errors import EMTransferError
-from napari_emtransfer.core.synth.hrtem import Imaging, Particles, Settings, Support, draw, micrograph, prepare
+from napari_emtransfer.core.synth.hrtem import HrtemSettings, Imaging, Particles, Support, micrograph, prepare
 from napari_emtransfer.core.synth.micrograph import SyntheticMicrograph
 
 DEFOCUS_SPREAD_NM: Final = 1.5
@@ -43,10 +42,11 @@ class Domain:
     dose_e_per_a2: float = 400.0
     particles: Particles = _STUDY_PARTICLES
 
-    def settings(self, rng: Generator, *, pixel_size_angstrom: float = 0.2) -> Settings:
+    def settings(self, rng: Generator, *, pixel_size_angstrom: float = 0.2) -> HrtemSettings:
         """Draw what varies within the domain: the carbon's thickness and the defocus."""
         thickness = float(rng.uniform(2, 8))
-        return Settings(self.particles, Support(thickness_nm=thickness), self.imaging(rng, pixel_size_angstrom))
+        imaging = self.imaging(rng, pixel_size_angstrom)
+        return HrtemSettings(particles=self.particles, support=Support(thickness_nm=thickness), imaging=imaging)
 
     def imaging(self, rng: Generator, pixel_size_angstrom: float = 0.2) -> Imaging:
         """The microscope alone, with the defocus drawn."""
@@ -63,7 +63,10 @@ class Domain:
 
 def _structure_domains() -> tuple[Domain, ...]:
     return tuple(
-        Domain(f"structure:{name}-{size}", particles=replace(_STUDY_PARTICLES, lattices=(name,), radius_nm=radii))
+        Domain(
+            f"structure:{name}-{size}",
+            particles=_STUDY_PARTICLES.model_copy(update={"lattices": (name,), "radius_nm": radii}),
+        )
         for size, radii in _SIZES.items()
         for name in _STRUCTURES
     )
@@ -75,10 +78,6 @@ SERIES: Final[Mapping[str, tuple[Domain, ...]]] = {
     "structure": _structure_domains(),
 }
 DOMAINS: Final[Mapping[str, Domain]] = {domain.name: domain for domains in SERIES.values() for domain in domains}
-PRESETS: Final[Mapping[str, Callable[[Generator], Settings]]] = {
-    "random": draw,
-    **{name: partial(Domain.settings, domain) for name, domain in DOMAINS.items()},
-}
 
 
 def series(name: str, shape: tuple[int, int], *, seed: int) -> Iterator[tuple[str, SyntheticMicrograph]]:

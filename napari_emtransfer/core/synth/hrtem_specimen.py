@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, model_validator
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.synth import atoms
 from napari_emtransfer.core.synth.atoms_carbon import number_density, structure_factor
 from napari_emtransfer.core.synth.atoms_lattices import LATTICES
+from napari_emtransfer.core.synth.generator import Settings, Share
 from napari_emtransfer.core.synth.hrtem_masks import particle_region
 from napari_emtransfer.core.synth.scattering import Grid, deposit
 
@@ -26,8 +27,17 @@ _GRAPHENE_BOND: Final = 1.42
 _TRIES: Final = 200
 
 
-@dataclass(frozen=True)
-class Particles:
+def _known(name: str) -> str:
+    if name not in LATTICES:
+        raise ValueError(f"no lattice is called {name!r}; known are {', '.join(LATTICES)}")
+    return name
+
+
+LatticeName = Annotated[str, AfterValidator(_known)]
+Radius = Annotated[float, Field(gt=0.2, le=30)]
+
+
+class Particles(Settings):
     """Which particles lie on the support.
 
     Parameters
@@ -48,27 +58,24 @@ class Particles:
         Part of the particles with a stacking fault or a twin, where the lattice has a plane for it.
     """
 
-    lattices: tuple[str, ...] = ("Au",)
-    radius_nm: tuple[float, float] = (1.5, 2.5)
+    lattices: tuple[LatticeName, ...] = Field(default=("Au",), min_length=1)
+    radius_nm: tuple[Radius, Radius] = (1.5, 2.5)
     per_100_nm2: tuple[float, float] = (0.6, 3.0)
     gap_nm: float = 1.0
     shape: atoms.Shape = "sphere"
-    zone_axis_share: float = 0.5
-    tilt_deg: float = 2.0
-    fault_share: float = 0.3
+    zone_axis_share: Share = 0.5
+    tilt_deg: float = Field(default=2.0, ge=0, le=90)
+    fault_share: Share = 0.3
 
-    def __post_init__(self) -> None:
-        for name in self.lattices:
-            if name not in LATTICES:
-                raise EMTransferError(f"No lattice is called {name!r}.", f"Known are {', '.join(LATTICES)}.")
-        if not 0 < self.radius_nm[0] <= self.radius_nm[1]:
-            raise EMTransferError(
-                f"The radii {self.radius_nm} nm are no range above 0.", "Give the lesser first, as (1.5, 2.5)."
-            )
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        for low, high in (self.radius_nm, self.per_100_nm2):
+            if low > high:
+                raise ValueError(f"a range from {low} to {high} is none; the lesser comes first")
+        return self
 
 
-@dataclass(frozen=True)
-class Support:
+class Support(Settings):
     """What carries the particles: amorphous carbon, one sheet of graphene, or nothing.
 
     `unevenness` is the relative standard deviation of a carbon film's thickness over some nanometres; `hole` the part
@@ -76,10 +83,10 @@ class Support:
     """
 
     kind: Literal["carbon", "graphene", "vacuum"] = "carbon"
-    thickness_nm: float = 4.0
-    density_g_cm3: float = 2.0
-    unevenness: float = 0.1
-    hole: float = 0.0
+    thickness_nm: float = Field(default=4.0, gt=0, le=100)
+    density_g_cm3: float = Field(default=2.0, gt=0.5, le=3.5)
+    unevenness: Share = 0.1
+    hole: Share = 0.0
 
 
 @dataclass(frozen=True)
