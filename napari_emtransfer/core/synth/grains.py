@@ -70,8 +70,10 @@ class GrainContrast(Settings):
             striae=float(rng.uniform(0.01, 0.06)) if rng.uniform() < 0.4 else 0.0,
         )
 
-    def grey(self, plane: Plane, cells: Cells, points: Plane2D, grain_px: float, rng: Generator) -> Field32:
-        """Grey values (H, W) of grains whose seeds lie at `points`."""
+    def grey(
+        self, plane: Plane, cells: Cells, points: Plane2D, grain_px: float | NDArray[np.floating], rng: Generator
+    ) -> Field32:
+        """Grey values (H, W) of grains of a size (one, or (n,)) whose seeds lie at `points`."""
         n = cells.n
         tone = np.clip(rng.normal(0, self.channelling, n), -0.35, 0.35)
         slope = rng.normal(0, self.bending / grain_px, (2, n))
@@ -84,7 +86,7 @@ class GrainContrast(Settings):
         if self.striae:
             amount = self.striae * np.maximum(rng.normal(0.2, 0.8, n), 0)
             grey += amount[ids] * stripes(plane, ids, n, (3.5, 9.0), rng)
-        width = self.groove_px * (1 + 0.25 * np.clip(plane.texture(grain_px / 3, rng), -2, 2))
+        width = self.groove_px * (1 + 0.25 * np.clip(plane.texture(float(np.min(grain_px)) / 3, rng), -2, 2))
         depth = self.groove * of_pairs(cells, 0.35, rng)
         return (grey - depth * groove(cells.boundary, width)).astype(np.float32)
 
@@ -251,9 +253,10 @@ class Bimodal(StructureGenerator):
         """Structure at the coordinates (H, W)."""
         plane = Plane(y, x)
         points, weights, n_coarse = self._seeds(plane, rng)
-        bend = plane.bend(0.08 * self.fine_px, 1.5 * self.fine_px, rng)
-        cells = bent_cells(bend, points, weights)
-        grey = self.contrast.grey(plane, cells, points, self.fine_px, rng)
+        # Bent at the scale of the coarse grains, which a power diagram alone would make round.
+        cells = bent_cells(plane.bend(0.06 * self.coarse_px, 0.3 * self.coarse_px, rng), points, weights)
+        size = np.where(np.arange(cells.n) < n_coarse, self.coarse_px, self.fine_px)
+        grey = self.contrast.grey(plane, cells, points, size, rng)
         coarse = cells.ids < n_coarse
         return self._structure(
             grey + self.finish.layer(plane, rng), np.where(coarse, 2, 1), cells.boundary, cells.ids + 1
@@ -264,7 +267,8 @@ class Bimodal(StructureGenerator):
         area = (plane.shape[0] + 2 * margin) * (plane.shape[1] + 2 * margin)
         n = max(1, round(self.coarse_fraction * area / (np.pi / 4 * self.coarse_px**2)))
         radii = np.sort(self.coarse_px / 2 * rng.lognormal(-0.03, 0.25, n))[::-1]
-        coarse, radii = place(plane, radii, 0.0, margin, rng)
+        coarse, kept = place(plane, 0.8 * radii, 0.0, margin, rng)
+        radii = radii[kept]
         fine = relax(plane.scatter(seeds_for(area, self.fine_px), margin, rng), 1, rng, samples_per_cell=8)
         own = ((fine[:, None] - coarse[None]) ** 2).sum(axis=-1) < radii**2
         fine = fine[~own.any(axis=1)]

@@ -24,8 +24,8 @@ def place(
     rng: Generator,
     *,
     where: NDArray[np.floating] | None = None,
-) -> tuple[Field, Field]:
-    """Centres (m, 2) and radii (m,) of discs that keep `gap_px` from each other, large ones placed first.
+) -> tuple[Field, NDArray[np.intp]]:
+    """Centres (m, 2) of discs that keep `gap_px` from each other, and which (m,) discs they are; large ones first.
 
     Random sequential addition, many at a time: discs that collide are thrown again, some times; what then finds no room
     is left out, so m ≤ n.
@@ -39,24 +39,23 @@ def place(
     where
         Field on the plane's grid: the chance 0..1 that a disc stays where it fell (beyond the edge: that of the edge).
     """
-    radii = np.sort(np.asarray(radii, float))[::-1]
-    octave = np.floor(np.log2(radii[0] / radii)).astype(int) if len(radii) else np.zeros(0, int)
-    placed: list[tuple[Field, Field]] = []
+    octave = np.floor(np.log2(radii.max(initial=1e-9) / radii)).astype(int)
+    placed: list[tuple[Field, NDArray[np.intp]]] = []
     for number in np.unique(octave):
-        waiting = radii[octave == number]
+        waiting = np.flatnonzero(octave == number)
         for _ in range(_ROUNDS):
             if not len(waiting):
                 break
             centres = plane.scatter(len(waiting), margin_px, rng)
             free = _wanted(plane, centres, where, rng)
-            for others, their_radii in placed:
-                free &= ~_collide(centres, waiting, others, their_radii, gap_px)
-            free[free] = _first_come(centres[free], waiting[free], gap_px)
+            for others, theirs in placed:
+                free[free] = ~_collide(centres[free], radii[waiting[free]], others, radii[theirs], gap_px)
+            free[free] = _first_come(centres[free], radii[waiting[free]], gap_px)
             placed.append((centres[free], waiting[free]))
             waiting = waiting[~free]
     if not placed:
-        return np.zeros((0, 2)), np.zeros(0)
-    return np.concatenate([c for c, _ in placed]), np.concatenate([r for _, r in placed])
+        return np.zeros((0, 2)), np.zeros(0, np.intp)
+    return np.concatenate([c for c, _ in placed]), np.concatenate([i for _, i in placed])
 
 
 def _wanted(plane: Plane, centres: Field, where: NDArray[np.floating] | None, rng: Generator) -> NDArray[np.bool_]:
@@ -71,7 +70,7 @@ def _wanted(plane: Plane, centres: Field, where: NDArray[np.floating] | None, rn
 
 
 def _collide(
-    centres: Field, radii: NDArray[np.floating], others: Field, their_radii: Field, gap_px: float
+    centres: Field, radii: NDArray[np.floating], others: Field, their_radii: NDArray[np.floating], gap_px: float
 ) -> NDArray[np.bool_]:
     """Which discs touch one of some others; those are of like size, so only a few can be near."""
     if not len(others) or not len(centres):

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.fft
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from napari_emtransfer.core.synth.micrograph import Field
 
@@ -150,6 +151,11 @@ def gaussian_noise(shape: tuple[int, int], scale_px: float, rng: Generator) -> F
     smooth = scipy.fft.irfft2(spectrum * rows[:, None] * columns[None, :], s=(height, width))
     field: Field32 = smooth[: shape[0], : shape[1]]
     return (field - field.mean()) / (field.std() + np.float32(1e-12))
+
+
+def smoothed(field: NDArray[np.floating], sigma_px: float) -> Field32:
+    """Gaussian average (h, w) of a field."""
+    return gaussian_filter(field.astype(np.float32, copy=False), sigma_px, mode="nearest", truncate=3.0)
 
 
 def straight(y: Field, x: Field, angle: float) -> tuple[Field, Field]:

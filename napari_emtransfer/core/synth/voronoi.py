@@ -15,8 +15,11 @@ from typing import Final
 from napari_emtransfer.core.synth.generator import StructureGenerator
 from napari_emtransfer.core.synth.grains import Bimodal, Columnar, Equiaxed
 from napari_emtransfer.core.synth.micrograph import SyntheticMicrograph
+from napari_emtransfer.core.synth.mixtures import ThreePhase, TwoPhase
+from napari_emtransfer.core.synth.precipitates import Cuboidal, Needles, Spheroidal
 from napari_emtransfer.core.synth.sample_material import Imaging, two_phase
 from napari_emtransfer.core.synth.sample_material import power_diagram as tessellate
+from napari_emtransfer.core.synth.twins import Twins
 
 __all__ = ["GENERATORS", "Imaging", "StructureGenerator", "SyntheticMicrograph", "tessellate", "two_phase"]
 
@@ -25,5 +28,11 @@ GENERATORS: Final[Mapping[str, type[StructureGenerator]]] = MappingProxyType(
         "equiaxed": Equiaxed,
         "columnar": Columnar,
         "bimodal": Bimodal,
+        "twins": Twins,
+        "two-phase": TwoPhase,
+        "three-phase": ThreePhase,
+        "spheroidal": Spheroidal,
+        "cuboidal": Cuboidal,
+        "needles": Needles,
     }
 )

@@ -1,0 +1,122 @@
+"""How phases and the edges between them look: grey level, texture, rims, shading."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.synth.generator import Amplitude, Grey, Length, Settings, Width, log_uniform
+from napari_emtransfer.core.synth.levelset import Region
+from napari_emtransfer.core.synth.plane import Field32, Plane
+
+Texture = Literal["smooth", "fine", "mottled", "pitted", "striped", "woven"]
+_TEXTURES: tuple[Texture, ...] = ("smooth", "fine", "mottled", "pitted", "striped", "woven")
+
+
+class PhaseLook(Settings):
+    """Grey level and texture of one phase.
+
+    Parameters
+    ----------
+    level
+        Mean grey value.
+    spread
+        Standard deviation from body to body.
+    texture, amplitude, scale_px
+        Kind of texture, its standard deviation in grey values, and its length.
+    """
+
+    level: Grey = 0.5
+    spread: Amplitude = 0.02
+    texture: Texture = "smooth"
+    amplitude: Amplitude = 0.03
+    scale_px: Length = 4.0
+
+    @classmethod
+    def draw(cls, rng: Generator, level: float) -> Self:
+        """A look at about this grey level."""
+        return cls(
+            level=float(np.clip(level, 0.05, 0.95)),
+            spread=float(rng.uniform(0, 0.05)),
+            texture=_TEXTURES[int(rng.choice(len(_TEXTURES), p=[0.32, 0.22, 0.24, 0.1, 0.06, 0.06]))],
+            amplitude=float(rng.uniform(0.015, 0.08)),
+            scale_px=log_uniform(rng, 2.5, 14),
+        )
+
+    def paint(self, plane: Plane, ids: NDArray[np.integer], n: int, rng: Generator) -> Field32:
+        """Grey values (H, W) of bodies numbered 0..n."""
+        tone = (self.level + rng.normal(0, self.spread, n + 1)).astype(np.float32)
+        return np.add(tone[ids], self.amplitude * self._texture(plane, rng), dtype=np.float32)
+
+    def _texture(self, plane: Plane, rng: Generator) -> Field32 | float:
+        if self.texture == "smooth":
+            return 0.4 * plane.texture(3 * self.scale_px, rng)
+        if self.texture == "fine":
+            return plane.texture(min(self.scale_px / 3, 1.5), rng)
+        if self.texture == "mottled":
+            return plane.texture(self.scale_px, rng)
+        if self.texture == "pitted":
+            return -1.6 * np.maximum(plane.texture(max(self.scale_px / 3, 1.2), rng) - 1.2, 0)
+        if self.texture == "striped":
+            return _wave(plane, 1.5 * self.scale_px, rng)
+        return _wave(plane, 1.2 * self.scale_px, rng) * _wave(plane, 1.2 * self.scale_px, rng)
+
+
+class EdgeLook(Settings):
+    """What a detector of secondary electrons makes of the edge of a body.
+
+    Parameters
+    ----------
+    rim
+        Brightness along the edge, `rim_px` wide; negative: dark.
+    rim_side
+        Where the rim lies: −1 outside, 0 on the edge, 1 inside the bodies, in rim widths.
+    shade
+        Bright on the side towards the light, dark on the other, `shade_px` deep.
+    light_rad
+        Direction of the light from the x axis.
+    """
+
+    rim: Amplitude = 0.1
+    rim_px: Width = 2.0
+    rim_side: Amplitude = 0.0
+    shade: Amplitude = 0.06
+    shade_px: Width = 4.0
+    light_rad: float = 0.8
+
+    @classmethod
+    def draw(cls, rng: Generator) -> Self:
+        """From flat (backscattered electrons) to strongly etched."""
+        flat = rng.uniform() < 0.35
+        return cls(
+            rim=float(rng.uniform(-0.03, 0.05) if flat else rng.choice([-1, 1], p=[0.2, 0.8]) * rng.uniform(0.05, 0.3)),
+            rim_px=float(rng.uniform(1, 5)),
+            rim_side=float(rng.uniform(-1, 1)),
+            shade=float(rng.uniform(0, 0.02) if flat else rng.uniform(0, 0.2)),
+            shade_px=float(rng.uniform(2, 9)),
+            light_rad=float(rng.uniform(-np.pi, np.pi)),
+        )
+
+    def paint(self, plane: Plane, bodies: Region, rng: Generator) -> Field32:
+        """Grey values (H, W) to be added, uneven along the edges as real ones are."""
+        uneven = 1 + 0.3 * np.clip(plane.texture(12.0, rng), -2, 2)
+        at = bodies.depth / self.rim_px - self.rim_side
+        rim = self.rim * np.exp(-(at**2)) * uneven
+        facing = bodies.normal_y * np.sin(self.light_rad) + bodies.normal_x * np.cos(self.light_rad)
+        shade = self.shade * facing * np.exp(-np.abs(bodies.depth) / self.shade_px)
+        return np.subtract(rim, shade, dtype=np.float32)
+
+
+def soft_step(depth: Field32, width_px: float = 0.7) -> Field32:
+    """Share (H, W) of the inside: 0 outside, 1 inside, a ramp of the beam's width between."""
+    return np.clip(depth / (2 * width_px) + 0.5, 0, 1)
+
+
+def _wave(plane: Plane, period_px: float, rng: Generator) -> Field32:
+    angle = rng.uniform(0, np.pi)
+    phase = (plane.y * np.sin(angle) + plane.x * np.cos(angle)) * (2 * np.pi / period_px)
+    bent, strength = plane.textures(2.5 * period_px, rng, 2)
+    return np.sin(phase.astype(np.float32) + 3 * bent) * np.clip(0.6 + 0.7 * strength, 0, None)
