@@ -19,13 +19,12 @@ from napari_emtransfer.gui.sample import ensure_sample_project
 from napari_emtransfer.gui.settings_box import SettingsBox
 from napari_emtransfer.gui.start_box import StartBox
 from napari_emtransfer.gui.widgets import button
+from napari_emtransfer.session.classes import PLACEHOLDER_CLASSES
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_emtransfer.gui.viewer_session import ViewerSession
-
-FIRST_CLASSES = ("phase 1", "phase 2")
 
 
 class ProjectPanel(QWidget):
@@ -160,7 +159,7 @@ class ProjectPanel(QWidget):
         return [layer for layer in self._viewer.layers if isinstance(layer, Image) and layer.source.path]
 
     def _create(self, root: Path) -> bool:
-        return self._bridge.attempt(lambda: self._session.create_project(root, FIRST_CLASSES))
+        return self._bridge.attempt(lambda: self._session.create_project(root, PLACEHOLDER_CLASSES))
 
     def _show_first(self) -> None:
         """Show a tile where nothing is shown yet; all tiles may be done, then a micrograph."""

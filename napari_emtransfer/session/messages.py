@@ -23,6 +23,13 @@ class FromEngine:
 
 
 @dataclass(frozen=True)
+class FromSynthesis:
+    """An event of the process that makes synthetic micrographs."""
+
+    event: Event
+
+
+@dataclass(frozen=True)
 class RegionLoaded:
     """A window predicted by `run`, its pixels in memory already: mask (h, w) uint8 and entropy (h, w) float16."""
 
@@ -67,7 +74,16 @@ class MicrographsChanged:
     labels: bool = False
 
 
-Message = Event | FromEngine | RegionLoaded | StoredPrediction | StrokesSaved | SaveFailed | MicrographsChanged
+Message = (
+    Event
+    | FromEngine
+    | FromSynthesis
+    | RegionLoaded
+    | StoredPrediction
+    | StrokesSaved
+    | SaveFailed
+    | MicrographsChanged
+)
 
 
 class Inbox:

@@ -74,7 +74,7 @@ def _one_specimen(records: Sequence[MicrographRecord]) -> ProjectNotice | None:
 
 
 def _info_bars(records: Sequence[MicrographRecord]) -> ProjectNotice | None:
-    stems = tuple(r.stem for r in records if r.info_bar is not None)
+    stems = tuple(r.stem for r in records if r.info_bar is not None and not r.synthetic)
     if not stems:
         return None
     message = f"{_named(stems)} {_has(stems)} an information bar; it is left out of the contrast."

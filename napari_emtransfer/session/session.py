@@ -24,6 +24,7 @@ from napari_emtransfer.session.live_weights import live_config
 from napari_emtransfer.session.measuring import MeasuringController
 from napari_emtransfer.session.messages import (
     FromEngine,
+    FromSynthesis,
     Message,
     MicrographsChanged,
     RegionLoaded,
@@ -38,6 +39,7 @@ from napari_emtransfer.session.prediction import PredictionController
 from napari_emtransfer.session.runs import newest_model
 from napari_emtransfer.session.signals import SessionSignals
 from napari_emtransfer.session.state import Phase, ProjectNotice, Readouts
+from napari_emtransfer.session.synthesis import SynthesisController
 from napari_emtransfer.session.training import TrainingController
 from napari_emtransfer.worker.protocol import LIVE_RUN
 from napari_emtransfer.worker.runners import LocalProcessRunner, Runner
@@ -68,6 +70,7 @@ class Session(MicrographCommands):
         )
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
         self.augmenting = AugmentingController(self._context, self.engine, self.labelling.save_now)
+        self.synthesis = SynthesisController(self._context, self.engine, runner, self.labelling.save_now)
         self.advice = AdviceController(self._context, self.engine)
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction, self.overlays)
         self.visible: Window | None = None
@@ -194,6 +197,8 @@ class Session(MicrographCommands):
                 self.prediction.apply_stored(message)
             case FromEngine():
                 self.engine.apply(message)
+            case FromSynthesis():
+                self.synthesis.apply(message)
             case StrokesSaved() | SaveFailed():
                 self.labelling.apply(message)
                 if isinstance(message, StrokesSaved):
@@ -236,6 +241,7 @@ class Session(MicrographCommands):
         if project is None:
             return
         self.training.end(timeout=2.0)
+        self.synthesis.end()
         self.live.reset()
         self.advice.reset()
         self.engine.forget()

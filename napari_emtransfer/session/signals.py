@@ -5,7 +5,15 @@ from __future__ import annotations
 from psygnal import Signal, SignalGroup
 
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.session.state import Advice, EngineState, LiveState, Readouts, RunState, SaveState
+from napari_emtransfer.session.state import (
+    Advice,
+    EngineState,
+    LiveState,
+    Readouts,
+    RunState,
+    SaveState,
+    SynthesisState,
+)
 
 
 class SessionSignals(SignalGroup):
@@ -33,5 +41,6 @@ class SessionSignals(SignalGroup):
     live_changed = Signal(LiveState)
     advice_changed = Signal(Advice)
     run_advice_changed = Signal(str)
+    synthesis_changed = Signal(SynthesisState)
     notice_posted = Signal(str, str)
     failed = Signal(str, str)

@@ -175,6 +175,23 @@ class Advice(BaseModel):
     failed: bool = False
 
 
+SynthesisPhase = Literal["idle", "making", "adding", "cancelling"]
+
+
+@dataclass(frozen=True)
+class SynthesisState:
+    """How far the synthesis is: `done` of `total` micrographs are made or, after that, added to the project."""
+
+    phase: SynthesisPhase = "idle"
+    done: int = 0
+    total: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether micrographs are being made."""
+        return self.phase != "idle"
+
+
 @dataclass(frozen=True)
 class SaveState:
     """Whether strokes wait to be written, and the sentence that says why the last attempt failed."""

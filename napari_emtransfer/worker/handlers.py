@@ -7,6 +7,7 @@ from typing import Any
 from napari_emtransfer.core.events import EngineReady
 from napari_emtransfer.worker.control import Emit, RunControl, Terminal, terminal_of
 from napari_emtransfer.worker.protocol import (
+    AddSyntheticRequest,
     EvaluateRequest,
     LiveRequest,
     PredictRequest,
@@ -15,6 +16,7 @@ from napari_emtransfer.worker.protocol import (
     RecipeRequest,
     RecommendRequest,
     Request,
+    SynthesisPreviewRequest,
     SynthesizeRequest,
     TrainRequest,
     WarmRequest,
@@ -49,7 +51,9 @@ def _result(
     | PreviewRequest
     | PretrainRequest
     | RecipeRequest
-    | SynthesizeRequest,
+    | SynthesizeRequest
+    | SynthesisPreviewRequest
+    | AddSyntheticRequest,
     emit: Emit,
     control: RunControl,
 ) -> dict[str, Any]:
@@ -84,6 +88,14 @@ def _result(
             from napari_emtransfer.worker.synthesize_handler import synthesize
 
             return synthesize(request, emit, control)
+        case SynthesisPreviewRequest():
+            from napari_emtransfer.worker.synthetic_project_handler import preview_synthesis
+
+            return preview_synthesis(request, emit, control)
+        case AddSyntheticRequest():
+            from napari_emtransfer.worker.synthetic_project_handler import add_synthetic
+
+            return add_synthetic(request, emit, control)
         case RecipeRequest():
             from napari_emtransfer.worker.recipe_handler import pretrain_by_recipe
 

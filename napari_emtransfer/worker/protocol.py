@@ -157,6 +157,30 @@ class SynthesizeRequest(_Message):
     flat_field: tuple[Path, ...] = ()
 
 
+class SynthesisPreviewRequest(_Message):
+    """The first micrographs of `make`, to look at; the answer names an .npz file in the folder `make.out`."""
+
+    kind: Literal["synthesis_preview"] = "synthesis_preview"
+    run_id: str
+    make: SynthesizeRequest
+
+
+class AddSyntheticRequest(_Message):
+    """Make micrographs into a new folder below `make.out` and add them with their labels to a project, as `domain`.
+
+    `classes` maps what the generator labels to classes of the project, new ones included; None leaves it unlabelled.
+    With `replace_classes` the project's classes become these.
+    """
+
+    kind: Literal["add_synthetic"] = "add_synthetic"
+    run_id: str
+    project: Path
+    make: SynthesizeRequest
+    domain: str = Field(min_length=1)
+    classes: dict[str, str | None]
+    replace_classes: bool = False
+
+
 LIVE_RUN: Final = "live"
 
 Request = Annotated[
@@ -169,7 +193,9 @@ Request = Annotated[
     | PreviewRequest
     | PretrainRequest
     | RecipeRequest
-    | SynthesizeRequest,
+    | SynthesizeRequest
+    | SynthesisPreviewRequest
+    | AddSyntheticRequest,
     Field(discriminator="kind"),
 ]
 

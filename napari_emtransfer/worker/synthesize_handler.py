@@ -80,10 +80,15 @@ def _make_all(
     return list(omits)
 
 
+def measured_flat_field(request: SynthesizeRequest) -> FlatField | None:
+    """Noise of the instrument of the images in the request; None where it names none."""
+    return measure([_frame(path) for path in request.flat_field]) if request.flat_field else None
+
+
 def _flat_field(request: SynthesizeRequest, emit: Emit) -> FlatField | None:
-    if not request.flat_field:
+    found = measured_flat_field(request)
+    if found is None:
         return None
-    found = measure([_frame(path) for path in request.flat_field])
     words = (
         f"Noise of the instrument: {1 / found.gain:.0f} quanta at white, read noise {100 * found.read_noise:.2f} % of "
         f"full scale, point spread {found.noise_psf_px:.2f} px (R² {found.r2:.3f}, {found.n_levels} grey levels)."

@@ -1,0 +1,266 @@
+"""Synthetic micrographs: what can be made, a look at some, and adding them to the project in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emtransfer.core.errors import SynthesisError
+from napari_emtransfer.core.events import Event, ProgressMade, RunCancelled, RunFailed, RunFinished
+from napari_emtransfer.session.classes import has_classes_of_its_own
+from napari_emtransfer.session.context import Context, require_saved
+from napari_emtransfer.session.engine import EngineController
+from napari_emtransfer.session.messages import FromSynthesis, MicrographsChanged
+from napari_emtransfer.session.state import SynthesisPhase, SynthesisState
+from napari_emtransfer.worker.protocol import AddSyntheticRequest, SynthesisPreviewRequest, SynthesizeRequest
+
+if TYPE_CHECKING:
+    from napari_emtransfer.worker.runners import Job, Runner
+
+_KEY: Final = "synthesis"
+FOLDER: Final = "synthetic"
+"""Of the project; what is added lies there, each time in a folder of its own."""
+PREVIEWS: Final = "previews"
+MADE: Final = "micrographs made"
+"""What the worker counts first; then it counts what it has added."""
+N_PREVIEWED: Final = 4
+PREVIEW_EDGE_PX: Final = 512
+"""A preview of larger micrographs shows a smaller field of the same material."""
+
+
+SynthesisKind = Literal["voronoi", "hrtem"]
+Instrument = Literal["sem", "fib-sem", "camera"]
+Failed = Callable[[str, str], object]
+
+
+@dataclass(frozen=True)
+class GeneratorEntry:
+    """Something that can be made, and what it is in a sentence."""
+
+    kind: SynthesisKind
+    preset: str
+    what: str
+
+    @property
+    def title(self) -> str:
+        """For a list: "Core shell"."""
+        return self.preset.replace("-", " ").capitalize()
+
+
+@dataclass(frozen=True)
+class SynthesisSpec:
+    """What is wanted: `n` square micrographs of `edge_px`, each of a specimen of its own.
+
+    `instrument` is what the detectors are drawn for, any where None; `flat_field` are images of the user's own, whose
+    noise is taken over.
+    """
+
+    kind: SynthesisKind
+    preset: str
+    n: int = 8
+    edge_px: int = 512
+    pixel_size_nm: float | None = None
+    seed: int = 0
+    instrument: Instrument | None = None
+    flat_field: tuple[Path, ...] = ()
+
+    @property
+    def domain(self) -> str:
+        """The domain of what is added."""
+        return f"synthetic {self.preset}"
+
+    def request(self, run_id: str, out: Path) -> SynthesizeRequest:
+        """What a worker is asked."""
+        return SynthesizeRequest(
+            run_id=run_id,
+            out=out,
+            generator=self.kind,
+            presets=(self.preset,),
+            n=self.n,
+            shape=(self.edge_px, self.edge_px),
+            pixel_size_nm=self.pixel_size_nm,
+            seed=self.seed,
+            per_specimen=1,
+            instrument=self.instrument,
+            flat_field=self.flat_field,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SynthesisPreview:
+    """A few micrographs: `images` (n, h, w) uint8, `masks` (n, h, w) uint8 with classes 1..K named in `classes`.
+
+    `omits` is what real ones have and these have not; `seconds` what one of them took; `detector` says in words what
+    was measured of the user's own instrument.
+    """
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    classes: tuple[str, ...]
+    omits: tuple[str, ...]
+    seconds: float
+    detector: str = ""
+
+
+class SynthesisController:
+    """Asks the engine for previews, and a process of its own for what is added; the project stays usable meanwhile."""
+
+    def __init__(
+        self, context: Context, engine: EngineController, runner: Runner, save_now: Callable[[], bool]
+    ) -> None:
+        self._context, self._engine, self._runner, self._save_now = context, engine, runner, save_now
+        self._serial = 0
+        self._job: Job | None = None
+        self._run_id = ""
+        self.state = SynthesisState()
+
+    # ---- commands
+
+    def preview(self, spec: SynthesisSpec, done: Callable[[SynthesisPreview], object], failed: Failed) -> None:
+        """Have the first few micrographs of `spec` made; `done` gets them, or `failed` the sentence and the way out.
+
+        A newer question takes the place of an older one, which is never answered.
+        """
+        root = self._context.require_project().root
+        self._serial += 1
+        run_id = f"synthesis-{self._serial}"
+        few = replace(spec, n=min(spec.n, N_PREVIEWED), edge_px=min(spec.edge_px, PREVIEW_EDGE_PX))
+        request = SynthesisPreviewRequest(run_id=run_id, make=few.request(run_id, root / PREVIEWS))
+        self._engine.ask(request, lambda event: _answer(event, done, failed), key=_KEY)
+
+    def stop_preview(self) -> None:
+        """Nobody looks any more."""
+        self._engine.forget(_KEY)
+
+    def add(self, spec: SynthesisSpec, classes: Mapping[str, str | None]) -> None:
+        """Make the micrographs of `spec` and add them with their labels, as a domain and specimens of their own.
+
+        Parameters
+        ----------
+        classes
+            Generated class → class of the project, which is added if it is new; None leaves it unlabelled. In a
+            project without classes of its own they become its only ones.
+
+        Raises
+        ------
+        SynthesisError
+            When others are being made, or no class is to be labelled.
+        StorageError
+            When the last strokes cannot be saved.
+        """
+        project = self._context.require_project()
+        if self.state.is_active:
+            raise SynthesisError("Micrographs are being made already.", "Wait for them, or cancel them.")
+        if not any(classes.values()):
+            raise SynthesisError("No class of these micrographs would be labelled.", "Choose a class for one of them.")
+        require_saved(self._save_now(), "nothing was added")
+        self._serial += 1
+        self._run_id = f"add-synthetic-{self._serial}"
+        request = AddSyntheticRequest(
+            run_id=self._run_id,
+            project=project.root,
+            make=spec.request(self._run_id, project.root / FOLDER),
+            domain=spec.domain,
+            classes=dict(classes),
+            replace_classes=not has_classes_of_its_own(project),
+        )
+        inbox = self._context.inbox
+        self._job = self._runner.start(request, lambda event: inbox.put(FromSynthesis(event)))
+        self._set(SynthesisState("making", 0, spec.n))
+
+    def cancel(self) -> None:
+        """Stop; nothing is added."""
+        if self._job is not None and self.state.phase != "cancelling":
+            self._set(replace(self.state, phase="cancelling"))
+            self._job.cancel()
+
+    def end(self, timeout: float = 2.0) -> None:
+        """The project is being closed: stop, and add nothing."""
+        job, self._job = self._job, None
+        self._run_id = ""
+        if job is not None:
+            job.cancel()
+            if not job.wait(timeout):
+                job.kill()
+        self._set(SynthesisState())
+
+    # ---- events
+
+    def apply(self, message: FromSynthesis) -> None:
+        """Take an event of the process that makes micrographs; what an earlier one says is dropped."""
+        event = message.event
+        if event.run_id != self._run_id:
+            return
+        match event:
+            case ProgressMade() if self.state.phase != "cancelling":
+                phase: SynthesisPhase = "making" if event.what == MADE else "adding"
+                self._set(SynthesisState(phase, int(event.done), int(event.total)))
+            case RunFinished():
+                self._end_job()
+                self._added(event)
+            case RunCancelled():
+                self._end_job()
+                self._context.signals.notice_posted.emit("No synthetic micrographs were added.", "")
+            case RunFailed():
+                self._end_job()
+                self._context.signals.failed.emit(event.message, event.hint)
+
+    # ---- inside
+
+    def _added(self, event: RunFinished) -> None:
+        stems = tuple(event.result["micrographs"])
+        self._context.inbox.put(MicrographsChanged(stems, labels=True))
+        n, domain = len(stems), event.result["domain"]
+        self._context.signals.notice_posted.emit(
+            f"{n} synthetic micrograph{'s' * (n != 1)} added as the domain {domain!r}, labelled and ready to train on.",
+            "They are trained on; what is measured is real as soon as real micrographs are labelled.",
+        )
+
+    def _end_job(self) -> None:
+        self._job, self._run_id = None, ""
+        self._set(SynthesisState())
+
+    def _set(self, state: SynthesisState) -> None:
+        if state != self.state:
+            self.state = state
+            self._context.signals.synthesis_changed.emit(state)
+
+
+def _answer(event: Event, done: Callable[[SynthesisPreview], object], failed: Failed) -> None:
+    match event:
+        case RunFinished():
+            try:
+                preview = _read(event.result)
+            except (OSError, ValueError, KeyError) as error:
+                failed(f"The preview could not be read: {error}.", "Ask for another one.")
+            else:
+                done(preview)
+        case RunFailed():
+            failed(event.message, event.hint)
+
+
+def _read(result: Mapping[str, Any]) -> SynthesisPreview:
+    with np.load(result["file"], allow_pickle=False) as stored:
+        images, masks = stored["images"], stored["masks"]
+    classes, omits = tuple(result["classes"]), tuple(result["omits"])
+    return SynthesisPreview(images, masks, classes, omits, result["seconds"] / len(images), result["detector"])
+
+
+@cache
+def catalogue() -> tuple[GeneratorEntry, ...]:
+    """Everything that can be made, in the order of a list."""
+    # Late: scipy and the generators are of no use to a window in which nothing is synthesised.
+    from napari_emtransfer.core.synth.recipe import KINDS, presets
+
+    entries: list[GeneratorEntry] = []
+    for kind in KINDS:
+        with suppress(SynthesisError):  # a kind that this version does not make
+            entries += [GeneratorEntry(kind, name, what) for name, what in presets(kind).items()]
+    return tuple(entries)
