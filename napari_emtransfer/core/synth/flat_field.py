@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from napari_emtransfer.core.errors import FlatFieldError
 from napari_emtransfer.core.synth.detector import DetectorSettings
-from napari_emtransfer.core.synth.noise_spread import block_moments, polynomials, spread_of
+from napari_emtransfer.core.synth.noise_spread import MAX_LAG_PX, MAX_PSF_PX, block_moments, polynomials, spread_of
 
 Frame = NDArray[Any]
 Grey = NDArray[np.float64]
@@ -32,6 +32,7 @@ _BINS: Final = 24
 _BLOCKS_PER_LEVEL: Final = 6
 _MAX_CLIPPED: Final = 0.25
 _MAX_CHANGE: Final = 0.3
+_OUTLIER: Final = 3.5  # standard deviations
 _FITTED_IN_PAIR: Final = 1
 _FITTED_IN_ONE: Final = 3
 _HINT: Final = "Take an image of an even area with a strong change of brightness across it, or two frames of one field."
@@ -205,10 +206,17 @@ def _levels(blocks: Grey) -> _Levels:
     full = [b for b in range(_BINS) if np.count_nonzero(bins == b) >= _BLOCKS_PER_LEVEL]
     if len(full) < MIN_LEVELS or high - low < MIN_SPAN:
         raise _too_few(len(full), float(high - low))
-    # The median of the blocks: an edge that crosses a block is not noise.
-    chosen = np.array([np.median(blocks[:, bins == b], axis=1) for b in full])
+    chosen = np.array([_typical(blocks[:, bins == b]) for b in full])
     counts = np.array([np.count_nonzero(bins == b) for b in full], dtype=float)
     return _Levels(chosen[:, 0], chosen[:, 1], chosen[:, 2], chosen[:, 3], counts)
+
+
+def _typical(blocks: Grey) -> Grey:
+    """Mean of blocks (4, n) without those whose variance is far from the others': an edge is not noise."""
+    variance = blocks[1]
+    middle = np.median(variance)
+    width = 1.4826 * np.median(np.abs(variance - middle))
+    return np.asarray(blocks[:, np.abs(variance - middle) <= _OUTLIER * width].mean(axis=1))
 
 
 def _too_few(n: int, span: float) -> FlatFieldError:
@@ -229,8 +237,15 @@ def _fit(levels: _Levels, frames: Sequence[Grey], *, paired: bool, white: float)
             _HINT,
         )
     n_fitted = _FITTED_IN_PAIR if paired else _FITTED_IN_ONE
-    right, below = (_weighted_slope(levels.mean, c, weight) / slope for c in (levels.right, levels.below))
+    # The read noise is white: only what is above it is correlated.
+    counted = levels.variance - max(intercept, 0.0)
+    right, below = (_ratio(c, counted, weight) for c in (levels.right, levels.below))
     psf, lag = spread_of(right, below, _BLOCK, n_fitted)
+    if psf >= MAX_PSF_PX or lag >= MAX_LAG_PX:
+        raise FlatFieldError(
+            f"The noise is alike over more than {MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, or is texture.",
+            _HINT,
+        )
     gain = slope / block_moments(psf, lag, _BLOCK, n_fitted)[0]
     # The read noise is white; rounding to digits is noise too, but the generator rounds by itself.
     white_part = intercept / block_moments(0.0, 0.0, _BLOCK, n_fitted)[0] - _step(frames) ** 2 / 12
@@ -266,8 +281,9 @@ def _line(levels: _Levels) -> tuple[tuple[float, float], Grey]:
     return (float(slope), float(intercept)), weight
 
 
-def _weighted_slope(x: Grey, y: Grey, weight: Grey) -> float:
-    return float(np.polyfit(x, y, 1, w=np.sqrt(weight))[0])
+def _ratio(y: Grey, x: Grey, weight: Grey) -> float:
+    """Slope of a line through the origin."""
+    return float((weight * x * y).sum() / (weight * x * x).sum())
 
 
 def _explained(levels: _Levels, slope: float, intercept: float, weight: Grey) -> float:

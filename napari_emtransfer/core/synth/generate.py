@@ -8,8 +8,9 @@ for micrograph in stream("voronoi", seed=7):   # without end, and without a disk
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import count
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,8 +21,10 @@ from napari_emtransfer.core.synth.data_bar import draw_data_bar, n_bar_rows
 from napari_emtransfer.core.synth.detector import DetectorSettings, expose
 from napari_emtransfer.core.synth.micrograph import Structure, SyntheticMicrograph
 from napari_emtransfer.core.synth.recipe import Drawn, Kind, Recipe, child_seed, draw_recipe
-from napari_emtransfer.core.synth.scan import coordinates
-from napari_emtransfer.core.synth.voronoi import GENERATORS
+from napari_emtransfer.core.synth.scan import Grid, coordinates
+from napari_emtransfer.core.synth.voronoi import GENERATORS, StructureGenerator
+
+_FRAME_PX: Final = 10.0  # as far as most scans stray
 
 
 def generate(
@@ -71,8 +74,23 @@ def realize(recipe: Recipe) -> SyntheticMicrograph:
     detector = recipe.detector or DetectorSettings()
     y, x = coordinates(recipe.shape, detector.scan, recipe.stream(recipes.SCAN))
     generator = GENERATORS[recipe.preset].model_validate(recipe.material)
-    structure = generator(y, x, recipe.stream(recipes.STRUCTURE))
+    structure = _in_one_frame(generator, y, x, recipe)
     return _exposed(structure, detector, recipe)
+
+
+def _in_one_frame(generator: StructureGenerator, y: Grid, x: Grid, recipe: Recipe) -> Structure:
+    """The structure at the coordinates (H, W), as part of a plane that does not depend on the scan's faults.
+
+    A generator sows over the frame that its coordinates span. One row more at either end takes that frame to a fixed
+    size, so that another scan shows the same specimen; both rows are cut off again.
+    """
+    height, width = recipe.shape
+    y, x = (np.vstack([axis[:1], axis, axis[-1:]]) for axis in (y, x))
+    y[0, 0], x[0, 0] = min(-_FRAME_PX, y.min()), min(-_FRAME_PX, x.min())
+    y[-1, -1], x[-1, -1] = max(height + _FRAME_PX, y.max()), max(width + _FRAME_PX, x.max())
+    made = generator(y, x, recipe.stream(recipes.STRUCTURE))
+    planes = {name: getattr(made, name)[1:-1] for name in ("grey", "phases", "boundary_px", "instances")}
+    return replace(made, **planes)
 
 
 def _exposed(structure: Structure, detector: DetectorSettings, recipe: Recipe) -> SyntheticMicrograph:

@@ -56,18 +56,21 @@ def block_moments(psf_px: float, lag_px: float, edge: int, n_fitted: int) -> tup
 
 def spread_of(right: float, below: float, edge: int, n_fitted: int) -> tuple[float, float]:
     """Covariances with the next pixels, over the variance, as blocks show them → point spread and lag in px."""
+    psf = lag = 0.0
+    for _ in range(2):  # what is fitted off a block couples the two a little
 
-    def excess_below(psf: float) -> float:
-        variance, _, along = block_moments(psf, 0.0, edge, n_fitted)
-        return along / variance - below
+        def excess_below(guess: float, lag: float = lag) -> float:
+            variance, _, along = block_moments(guess, lag, edge, n_fitted)
+            return along / variance - below
 
-    psf = _root(excess_below, MAX_PSF_PX)
+        psf = _root(excess_below, MAX_PSF_PX)
 
-    def excess_right(lag: float) -> float:
-        variance, along, _ = block_moments(psf, lag, edge, n_fitted)
-        return along / variance - right
+        def excess_right(guess: float, psf: float = psf) -> float:
+            variance, along, _ = block_moments(psf, guess, edge, n_fitted)
+            return along / variance - right
 
-    return psf, _root(excess_right, MAX_LAG_PX)
+        lag = _root(excess_right, MAX_LAG_PX)
+    return psf, lag
 
 
 def _root(excess: Callable[[float], float], highest: float) -> float:
