@@ -5,7 +5,7 @@
 Rangel DaCosta, Oill & Scott (EM000010, 2025) trained thousands of U-Nets on synthetic CdSe nanoparticles. Two patterns
 stand out in their tables: whatever a network was trained on, the domain in focus is the hardest to be tested on; and
 networks trained at a low dose fail at a high one, while those of a high dose lose less at a low one. Here a small
-network learns each domain from 24 micrographs of 256² (0.4 Å per pixel, 10 nm wide) by the program's own Trainer, from
+network learns each domain from 64 micrographs of 256² (0.4 Å per pixel, 10 nm wide) by the program's own Trainer, from
 scratch, and is tested on 8 micrographs of every domain; all domains show the same specimens, those of test are others.
 Class-mean IoU and cross-entropy in nats per pixel.
 
@@ -36,7 +36,7 @@ from napari_emtransfer.core.synth.hrtem_series import Domain
 
 SHAPE = (256, 256)
 PIXEL_SIZE_ANGSTROM = 0.4
-N_TRAIN, N_VALIDATION, N_TEST = 24, 4, 8
+N_TRAIN, N_VALIDATION, N_TEST = 64, 4, 8
 DEFOCI = (-10, -5, 0, 5, 10)
 DOSES = (25, 75, 300, 3000)
 SERIES = {

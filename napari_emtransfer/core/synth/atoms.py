@@ -53,15 +53,13 @@ def crystal(
     plane = lattice.fault if fault != "none" else None
     centre = _centre(lattice, plane, radius, rng)
     half_axes = _half_axes(radius, rng) if shape == "ellipsoid" else np.full(3, radius)
-    reach = 1.8 * radius
-    atoms: dict[str, list[Real]] = {}
-    for element, fraction in lattice.basis:
-        positions = _sites(lattice, fraction, centre, reach)
-        if plane is not None:
-            positions = _faulted(positions, plane, fault)
-        positions = positions - centre
-        atoms.setdefault(element, []).append(positions[_inside(positions, lattice, half_axes, shape)])
-    return Crystal({element: np.concatenate(parts) for element, parts in atoms.items()})
+    positions, site = _sites(lattice, centre, 1.8 * radius)
+    if plane is not None:
+        positions = _faulted(positions, plane, fault)
+    positions = positions - centre
+    kept = _inside(positions, lattice, half_axes, shape)
+    positions, names = positions[kept], np.array([element for element, _ in lattice.basis])[site[kept]]
+    return Crystal({element: positions[names == element] for element in lattice.elements})
 
 
 def random_rotation(rng: Generator) -> Real:
@@ -117,16 +115,22 @@ def _centre(lattice: Lattice, plane: Fault | None, radius: float, rng: Generator
     return centre + (rng.uniform(-0.4, 0.4) * radius - centre @ normal) * normal
 
 
-def _sites(lattice: Lattice, fraction: tuple[float, float, float], centre: Real, reach: float) -> Real:
-    """Positions (n, 3) of one site of all cells that come near a ball."""
+def _sites(lattice: Lattice, centre: Real, reach: float) -> tuple[Real, NDArray[np.intp]]:
+    """Positions (n, 3) of all atoms in a ball, and which site of the basis each takes (n,)."""
     vectors = lattice.vectors
     # Planes (100), (010), (001) lie so far apart: a ball of `reach` spans so many cells.
     spans = reach * np.linalg.norm(np.linalg.inv(vectors), axis=0) + 1
     middle = centre @ np.linalg.inv(vectors)
     ranges = [np.arange(np.floor(m - s), np.ceil(m + s) + 1) for m, s in zip(middle, spans, strict=True)]
     cells = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-    positions: Real = (cells + fraction) @ vectors
-    return positions[((positions - centre) ** 2).sum(axis=1) < reach**2]
+    corners = cells @ vectors
+    # A cell whose corner is farther than its own diagonal has no atom in the ball.
+    near = ((corners - centre) ** 2).sum(axis=1) < (reach + np.linalg.norm(vectors.sum(axis=0))) ** 2
+    fractions = np.array([fraction for _, fraction in lattice.basis])
+    positions: Real = (corners[near][:, None] + fractions @ vectors).reshape(-1, 3)
+    site = np.tile(np.arange(len(fractions)), int(near.sum()))
+    inside = ((positions - centre) ** 2).sum(axis=1) < reach**2
+    return positions[inside], site[inside]
 
 
 def _faulted(positions: Real, plane: Fault, kind: FaultKind) -> Real:

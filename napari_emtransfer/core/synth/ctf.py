@@ -183,7 +183,7 @@ def focal_spread(
 ) -> float:
     """1/e focal spread in Å, out of the standard deviations of the energy (eV), the voltage and the lens current (ppm).
 
-    σ = Cc √[(σ_E/U*)² + (σ_U/U)² + (2σ_I/I)²], with U* = U (1 + eU/m₀c²) / (1 + eU/2m₀c²), relativistic.
+    σ = Cc √[(σ_E/U*)² + (σ_U/U)² + (2σ_I/I)²], with the relativistic U* = U (1 + eU/2m₀c²) / (1 + eU/m₀c²).
     """
     ratio = _CHARGE * voltage_kv * 1e3 / (_ELECTRON_MASS * _LIGHT**2)
     effective = voltage_kv * 1e3 * (1 + ratio / 2) / (1 + ratio)

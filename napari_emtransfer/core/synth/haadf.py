@@ -21,7 +21,8 @@ from napari_emtransfer.core.synth.generator import Settings, Share
 from napari_emtransfer.core.synth.hrtem import CLASSES, NANOPARTICLE, SUPPORT
 from napari_emtransfer.core.synth.hrtem_imaging import grey_values
 from napari_emtransfer.core.synth.hrtem_masks import outlines
-from napari_emtransfer.core.synth.hrtem_specimen import MARGIN_PX, Particles, Specimen, Support, build
+from napari_emtransfer.core.synth.hrtem_specimen import MARGIN_PX, Particles, Specimen, build
+from napari_emtransfer.core.synth.hrtem_support import Support
 from napari_emtransfer.core.synth.micrograph import SyntheticMicrograph
 from napari_emtransfer.core.synth.scan import ScanSettings, coordinates
 from napari_emtransfer.core.synth.scattering import ELEMENTS
@@ -133,7 +134,9 @@ def signal(specimen: Specimen, imaging: HaadfImaging) -> Map:
     """Mean signal on the specimen's grid, in units of Zⁿ per Å²."""
     q_squared = specimen.grid.q_squared()
     sharpened = specimen.grid.undo_deposit()
-    total = rfft2(specimen.support) * np.float32(ELEMENTS["C"].z ** imaging.exponent)
+    total = np.zeros(q_squared.shape, np.complex64)
+    if specimen.carbon is not None:
+        total += rfft2(specimen.carbon) * np.float32(ELEMENTS["C"].z ** imaging.exponent)
     for element, counts in specimen.counts.items():
         motion = np.exp(-specimen.b_factors[element] * q_squared / 4) * sharpened
         total += rfft2(counts) * motion * np.float32(ELEMENTS[element].z ** imaging.exponent)

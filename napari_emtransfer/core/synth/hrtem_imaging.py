@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.synth import ctf
 from napari_emtransfer.core.synth.atoms_carbon import number_density
 from napari_emtransfer.core.synth.generator import Settings, Share
-from napari_emtransfer.core.synth.hrtem_specimen import Specimen
+from napari_emtransfer.core.synth.hrtem_specimen import Slab, Specimen
 from napari_emtransfer.core.synth.scattering import BAND_LIMIT, ELEMENTS, VOLT_SQUARE_ANGSTROM, Grid
 
 Real = NDArray[np.float64]
@@ -98,7 +99,12 @@ class Imaging(Settings):
 class ExitWave:
     """What leaves the specimen, computed once for all defoci and doses.
 
-    `spectrum` is the FFT of ψ on the grid, complex64; `view` is the picture in the grid.
+    Parameters
+    ----------
+    spectrum
+        FFT of ψ on the grid, complex64, referred to the plane of the particles' middle.
+    view
+        The picture in the grid.
     """
 
     spectrum: NDArray[np.complex64]
@@ -129,49 +135,60 @@ class ExitWave:
         return np.asarray(wave.real**2 + wave.imag**2, np.float32)
 
 
-def exit_wave(
-    specimen: Specimen, voltage_kv: float, *, support_distance_nm: float = 0.0, absorption: float = 0.0
-) -> ExitWave:
-    """ψ = exp(iσV − κσV) of the projected potential: the strong phase object.
+def exit_wave(specimen: Specimen, voltage_kv: float, *, absorption: float = 0.0) -> ExitWave:
+    """ψ of a strong phase object, exp(iσV − κσV), slab by slab, referred to the plane of the particles' middle.
+
+    Between the slabs the wave is propagated over their distance (J. M. Cowley & A. F. Moodie, Acta Cryst. 10, 609
+    (1957)); with one slab this is the projected phase object.
 
     Parameters
     ----------
-    support_distance_nm
-        How far the support's middle lies before the particles' middle, where zero defocus is. The wave of the support
-        is propagated so far before it meets the particles; 0 projects both into one plane.
     absorption
         κ: imaginary part of the potential relative to the real one, for what is scattered to high angles; some 0.02
         (light atoms) to 0.1 (gold). Of the particles; the support keeps all.
     """
     sigma, grid = ctf.interaction_constant(voltage_kv), specimen.grid
-    phase = sigma * particle_potential(specimen)
-    if support_distance_nm == 0:
-        wave = _phase_grating(phase + sigma * support_potential(specimen))
-    else:
-        spectrum = fft2(_phase_grating(sigma * support_potential(specimen)))
-        wave = ifft2(spectrum * _propagator(grid, voltage_kv, 10 * support_distance_nm))
-        wave *= _phase_grating(phase)
+    wave, depth = None, 0.0
+    for slab in specimen.slabs:
+        grating = _transmission(slab, specimen, sigma, absorption)
+        if wave is None:
+            wave = grating
+        elif slab.counts or slab.carbon is not None:
+            wave = ifft2(fft2(wave) * _propagator(grid, voltage_kv, slab.depth - depth)) * grating
+        else:
+            continue
+        depth = slab.depth
+    spectrum = fft2(wave)
+    if depth != specimen.focus and len(specimen.slabs) > 1:
+        spectrum *= _propagator(grid, voltage_kv, specimen.focus - depth)
+    return ExitWave(spectrum, grid, specimen.view, voltage_kv)
+
+
+def _transmission(slab: Slab, specimen: Specimen, sigma: float, absorption: float) -> NDArray[np.complex64]:
+    phase = sigma * particle_potential(slab.counts, specimen)
+    grating = _phase_grating(phase + sigma * support_potential(slab.carbon, specimen.grid))
     if absorption:
-        wave *= np.exp(-np.float32(absorption) * phase)
-    return ExitWave(fft2(wave), grid, specimen.view, voltage_kv)
+        grating *= np.exp(-np.float32(absorption) * phase)
+    return grating
 
 
-def particle_potential(specimen: Specimen) -> Map:
-    """Projected potential of the particles alone in V Å, on the grid."""
+def particle_potential(counts: Mapping[str, Map], specimen: Specimen) -> Map:
+    """Projected potential in V Å, on the grid, of so many atoms of the particles per pixel."""
+    if not counts:
+        return np.zeros(specimen.grid.shape, np.float32)
     q_squared = specimen.grid.q_squared()
     total = np.zeros(q_squared.shape, np.complex64)
-    for element, counts in specimen.counts.items():
-        total += rfft2(counts) * ELEMENTS[element].factor(q_squared, specimen.b_factors[element])
+    for element, map_ in counts.items():
+        total += rfft2(map_) * ELEMENTS[element].factor(q_squared, specimen.b_factors[element])
     return _to_volts(total * specimen.grid.undo_deposit(), specimen.grid, q_squared)
 
 
-def support_potential(specimen: Specimen) -> Map:
-    """Projected potential of the support alone in V Å, on the grid."""
-    if not specimen.support.any():
-        return np.zeros(specimen.grid.shape, np.float32)
-    q_squared = specimen.grid.q_squared()
-    spectrum = rfft2(specimen.support) * ELEMENTS["C"].factor(q_squared, _CARBON_B)
-    return _to_volts(spectrum, specimen.grid, q_squared)
+def support_potential(carbon: Map | None, grid: Grid) -> Map:
+    """Projected potential in V Å, on the grid, of so many carbon atoms per pixel."""
+    if carbon is None:
+        return np.zeros(grid.shape, np.float32)
+    q_squared = grid.q_squared()
+    return _to_volts(rfft2(carbon) * ELEMENTS["C"].factor(q_squared, _CARBON_B), grid, q_squared)
 
 
 def mean_carbon_phase(thickness_nm: float, density_g_cm3: float, voltage_kv: float) -> float:

@@ -1,9 +1,10 @@
 """The imaging and structure domains of the HRTEM transfer-learning study, and series of one specimen through them.
 
 Source: L. Rangel DaCosta, K. Oill, M. C. Scott, Elemental Microscopy EM000010 (2025). CdSe spheres of 3 to 5 nm, 1 to 5
-in 12.8 nm × 12.8 nm, up to two stacking faults, at least 1 nm apart, on 2 to 8 nm of amorphous carbon; 300 kV, focal
-spread 10 Å, 0.2 Å per pixel, 400 e/Å²; defocus within a domain spread by 1.5 nm. The study computes multislice waves
-with frozen phonons and labels by phase; here a phase object is imaged, faults are at most one, masks are geometric.
+in 12.8 nm × 12.8 nm, up to two stacking faults, at least 1 nm apart, atop 2 to 8 nm of amorphous carbon; 300 kV, focal
+spread 10 Å, 0.2 Å per pixel, 400 e/Å² (300 for the structures); zero defocus at the least contrast of the particles
+alone, which is their middle; defocus within a domain spread by 1.5 nm. The study computes multislice waves with frozen
+phonons and labels by phase; here slabs are thick, atoms rest, faults are at most one, masks are geometric.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ class Domain:
         """Draw what varies within the domain: the carbon's thickness and the defocus."""
         thickness = float(rng.uniform(2, 8))
         imaging = self.imaging(rng, pixel_size_angstrom)
-        return HrtemSettings(particles=self.particles, support=Support(thickness_nm=thickness), imaging=imaging)
+        return HrtemSettings(
+            particles=self.particles,
+            support=Support(thickness_nm=thickness),
+            imaging=imaging,
+            slab_nm=2.5,
+        )
 
     def imaging(self, rng: Generator, pixel_size_angstrom: float = 0.2) -> Imaging:
         """The microscope alone, with the defocus drawn."""
@@ -65,6 +71,7 @@ def _structure_domains() -> tuple[Domain, ...]:
     return tuple(
         Domain(
             f"structure:{name}-{size}",
+            dose_e_per_a2=300.0,
             particles=_STUDY_PARTICLES.model_copy(update={"lattices": (name,), "radius_nm": radii}),
         )
         for size, radii in _SIZES.items()

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
-from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.fft import next_fast_len
 
 from napari_emtransfer.core.synth import atoms
-from napari_emtransfer.core.synth.atoms_carbon import number_density, structure_factor
 from napari_emtransfer.core.synth.atoms_lattices import LATTICES
 from napari_emtransfer.core.synth.generator import Settings, Share
 from napari_emtransfer.core.synth.hrtem_masks import particle_region
+from napari_emtransfer.core.synth.hrtem_support import Support, films
 from napari_emtransfer.core.synth.scattering import Grid, deposit
 
 Real = NDArray[np.float64]
 Map = NDArray[np.float32]
 # Around the picture: what a lens brings in from outside, and where the FFT's edges meet.
 MARGIN_PX: Final = 32
-_GRAPHENE_BOND: Final = 1.42
 _TRIES: Final = 200
 
 
@@ -75,23 +74,12 @@ class Particles(Settings):
         return self
 
 
-class Support(Settings):
-    """What carries the particles: amorphous carbon, one sheet of graphene, or nothing.
-
-    `unevenness` is the relative standard deviation of a carbon film's thickness over some nanometres; `hole` the part
-    of the picture, along a bent edge, where the film has ended.
-    """
-
-    kind: Literal["carbon", "graphene", "vacuum"] = "carbon"
-    thickness_nm: float = Field(default=4.0, gt=0, le=100)
-    density_g_cm3: float = Field(default=2.0, gt=0.5, le=3.5)
-    unevenness: Share = 0.1
-    hole: Share = 0.0
-
-
 @dataclass(frozen=True)
 class Placed:
-    """One particle where it lies: its atoms in Å from the picture's upper left corner, xyz, beam along z."""
+    """One particle where it lies: its atoms in Å from the picture's upper left corner, xyz.
+
+    The beam runs along +z; a film takes 0 ≤ z ≤ its thickness.
+    """
 
     lattice: str
     radius_nm: float
@@ -105,6 +93,18 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Slab:
+    """What lies between two planes, as atoms per pixel on the grid: of the particles by element, and carbon.
+
+    `depth` is its middle in Å.
+    """
+
+    depth: float
+    counts: Mapping[str, Map]
+    carbon: Map | None
+
+
+@dataclass(frozen=True)
 class Specimen:
     """Atoms per pixel on a grid that is larger than the picture by a margin.
 
@@ -112,32 +112,54 @@ class Specimen:
     ----------
     shape
         (H, W) of the picture.
-    counts
-        Element → atoms of the particles per pixel, bilinearly shared, on the grid.
+    slabs
+        In the order in which the beam meets them.
+    focus
+        Depth in Å of the particles' middle, where zero defocus is.
     b_factors
         Element → Debye–Waller B in Å².
-    support
-        Carbon atoms per pixel on the grid.
     instances
         Number of the particle, from 1, on the grid; 0 elsewhere: union of discs about the atoms, closed and filled.
     """
 
     shape: tuple[int, int]
     grid: Grid
-    counts: Mapping[str, Map]
+    slabs: tuple[Slab, ...]
+    focus: float
     b_factors: Mapping[str, float]
-    support: Map
     instances: NDArray[np.int32]
     particles: tuple[Placed, ...]
 
     @property
     def view(self) -> tuple[slice, slice]:
         """The picture in the grid."""
-        return tuple(slice(MARGIN_PX, MARGIN_PX + n) for n in self.shape)  # type: ignore[return-value]
+        height, width = self.shape
+        return slice(MARGIN_PX, MARGIN_PX + height), slice(MARGIN_PX, MARGIN_PX + width)
+
+    @property
+    def counts(self) -> dict[str, Map]:
+        """Element → atoms of the particles per pixel, projected."""
+        found: dict[str, Map] = {}
+        for slab in self.slabs:
+            for element, counts in slab.counts.items():
+                found[element] = found[element] + counts if element in found else counts
+        return found
+
+    @property
+    def carbon(self) -> Map | None:
+        """Carbon atoms of the support per pixel, projected."""
+        films = [slab.carbon for slab in self.slabs if slab.carbon is not None]
+        return sum(films[1:], films[0]) if films else None
 
 
 def build(
-    shape: tuple[int, int], pixel_size_angstrom: float, particles: Particles, support: Support, rng: Generator
+    shape: tuple[int, int],
+    pixel_size_angstrom: float,
+    particles: Particles,
+    support: Support,
+    rng: Generator,
+    *,
+    slab_nm: float | None = None,
 ) -> Specimen:
     """Place particles on a support.
 
@@ -145,22 +167,41 @@ def build(
     ----------
     shape
         (H, W) of the picture in pixels.
+    slab_nm
+        Greatest thickness of a slab; None projects everything into one.
     """
     height, width = (next_fast_len(n + 2 * MARGIN_PX, real=True) for n in shape)
     grid = Grid((height, width), pixel_size_angstrom)
-    film = _film(grid, support, rng)
-    placed = _place(shape, pixel_size_angstrom, particles, rng)
-    counts: dict[str, Map] = {}
-    b_factors: dict[str, float] = {}
+    placed = _place(shape, pixel_size_angstrom, particles, support, rng)
     instances = np.zeros(grid.shape, np.int32)
     for number, particle in enumerate(placed, start=1):
-        for element, positions in particle.atoms.items():
-            map_ = deposit(_to_grid(positions, grid), grid.shape)
-            counts[element] = counts[element] + map_ if element in counts else map_
-            b_factors[element] = LATTICES[particle.lattice].b_factor
         where, region = particle_region(_to_grid(particle.positions, grid), grid)
         instances[where][region] = number
-    return Specimen(shape, grid, counts, b_factors, film, instances, tuple(placed))
+    slabs = _slabs(grid, placed, support, slab_nm, rng)
+    focus = float(np.mean([particle.positions[:, 2].mean() for particle in placed]))
+    b_factors = {element: LATTICES[one.lattice].b_factor for one in placed for element in one.atoms}
+    return Specimen(shape, grid, slabs, focus, b_factors, instances, tuple(placed))
+
+
+def _slabs(
+    grid: Grid, placed: list[Placed], support: Support, slab_nm: float | None, rng: Generator
+) -> tuple[Slab, ...]:
+    elements = {element for one in placed for element in one.atoms}
+    atoms_of = {e: np.concatenate([one.atoms[e] for one in placed if e in one.atoms]) for e in sorted(elements)}
+    depths = np.concatenate([positions[:, 2] for positions in atoms_of.values()] + [np.array([0.0, support.depth])])
+    low, high = float(depths.min()), float(depths.max()) + 1e-6
+    n = 1 if slab_nm is None else max(1, int(np.ceil((high - low) / (10 * slab_nm))))
+    edges = np.linspace(low, high, n + 1)
+    carbon = films(grid, support, edges, rng)
+    slabs = []
+    for first, last, film in zip(edges[:-1], edges[1:], carbon, strict=True):
+        counts = {}
+        for element, positions in atoms_of.items():
+            here = positions[(positions[:, 2] >= first) & (positions[:, 2] < last)]
+            if len(here):
+                counts[element] = deposit(_to_grid(here, grid), grid.shape)
+        slabs.append(Slab(float(first + last) / 2, counts, film))
+    return tuple(slabs)
 
 
 def _to_grid(positions: Real, grid: Grid) -> Real:
@@ -168,7 +209,9 @@ def _to_grid(positions: Real, grid: Grid) -> Real:
     return positions[:, [1, 0]] / grid.pixel_size + MARGIN_PX
 
 
-def _place(shape: tuple[int, int], pixel_size: float, particles: Particles, rng: Generator) -> list[Placed]:
+def _place(
+    shape: tuple[int, int], pixel_size: float, particles: Particles, support: Support, rng: Generator
+) -> list[Placed]:
     size = np.array(shape) * pixel_size / 10
     n = max(1, round(float(rng.uniform(*particles.per_100_nm2) * np.prod(size) / 100)))
     centres: list[Real] = []
@@ -186,10 +229,10 @@ def _place(shape: tuple[int, int], pixel_size: float, particles: Particles, rng:
         if all(free):
             centres.append(centre)
             radii.append(radius)
-    return [_particle(c, r, particles, rng) for c, r in zip(centres, radii, strict=True)]
+    return [_particle(c, r, particles, support, rng) for c, r in zip(centres, radii, strict=True)]
 
 
-def _particle(centre: Real, radius: float, particles: Particles, rng: Generator) -> Placed:
+def _particle(centre: Real, radius: float, particles: Particles, support: Support, rng: Generator) -> Placed:
     """One particle at (y, x) in nm."""
     name = particles.lattices[rng.integers(len(particles.lattices))]
     lattice = LATTICES[name]
@@ -201,58 +244,9 @@ def _particle(centre: Real, radius: float, particles: Particles, rng: Generator)
         rotation = atoms.zone_axis_rotation(lattice, rng, tilt_deg=particles.tilt_deg)
     else:
         rotation = atoms.random_rotation(rng)
-    shift = np.array([10 * centre[1], 10 * centre[0], 0.0])
     turned = crystal.turned(rotation)
+    depths = np.concatenate([positions[:, 2] for positions in turned.atoms.values()])
+    lift = support.depth - depths.min() if support.side == "entrance" else -depths.max()
+    shift = np.array([10 * centre[1], 10 * centre[0], lift])
     moved = {element: positions + shift for element, positions in turned.atoms.items()}
     return Placed(name, radius, (float(centre[0]), float(centre[1])), moved)
-
-
-def _film(grid: Grid, support: Support, rng: Generator) -> Map:
-    """Carbon atoms per pixel."""
-    if support.kind == "vacuum":
-        return np.zeros(grid.shape, np.float32)
-    if support.kind == "graphene":
-        return _graphene(grid, rng) * _present(grid, support.hole, rng)
-    per_pixel = number_density(support.density_g_cm3) * 10 * support.thickness_nm * grid.pixel_size**2
-    thickness = 1 + support.unevenness * _smooth(grid, 25.0, rng) if support.unevenness else np.float32(1)
-    mean = (per_pixel * np.clip(thickness, 0.2, None) * _present(grid, support.hole, rng)).astype(np.float32)
-    # Many atoms share the width of one in projection: their number is as good as normal.
-    white = np.sqrt(mean) * rng.standard_normal(grid.shape, np.float32)
-    shaped = rfft2(white) * np.sqrt(structure_factor(grid.q_squared()))
-    return mean + np.asarray(irfft2(shaped, s=grid.shape), np.float32)
-
-
-def _smooth(grid: Grid, scale: float, rng: Generator) -> Map:
-    """Random field (H, W) of mean 0 and variance 1 that varies over `scale` Å."""
-    spectrum = rfft2(rng.standard_normal(grid.shape, np.float32)) * np.exp(-2 * (np.pi * scale) ** 2 * grid.q_squared())
-    spectrum[0, 0] = 0
-    field = irfft2(spectrum, s=grid.shape)
-    return np.asarray(field / (field.std() + 1e-12), np.float32)
-
-
-def _present(grid: Grid, hole: float, rng: Generator) -> Map:
-    """1 where the film is, 0 in a hole that takes so much of the grid, its edge rough and some Å wide."""
-    if hole <= 0:
-        return np.ones((1, 1), np.float32)
-    y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in grid.shape)
-    angle = rng.uniform(0, 2 * np.pi)
-    slope = np.sin(angle) * y[:, None] + np.cos(angle) * x[None, :]
-    bent = slope + rng.uniform(-0.3, 0.3) * (y[:, None] ** 2 + x[None, :] ** 2) + 0.05 * _smooth(grid, 12.0, rng)
-    edge = np.quantile(bent[::4, ::4], hole)
-    width = 8.0 / (0.5 * min(grid.shape) * grid.pixel_size)
-    return np.asarray(np.clip((bent - edge) / width, 0, 1), np.float32)
-
-
-def _graphene(grid: Grid, rng: Generator) -> Map:
-    """One sheet, turned at random: atoms per pixel."""
-    reach = 0.75 * np.hypot(*grid.shape) * grid.pixel_size
-    a = _GRAPHENE_BOND * np.sqrt(3)
-    vectors = np.array([[a, 0.0], [a / 2, a * np.sqrt(3) / 2]])
-    half = int(np.ceil(1.3 * reach / a))
-    cells = np.stack(np.meshgrid(*[np.arange(-half, half + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    angle = rng.uniform(0, 2 * np.pi)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    first = (cells + rng.uniform(size=2)) @ vectors
-    both = np.concatenate([first, first + np.array([0.0, _GRAPHENE_BOND])])
-    both = both[np.hypot(*both.T) < reach] @ turn.T
-    return deposit(both / grid.pixel_size + np.asarray(grid.shape) / 2, grid.shape)
