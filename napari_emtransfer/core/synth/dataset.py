@@ -260,7 +260,7 @@ def _digits(made: SyntheticMicrograph) -> NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def _smallest(instances: NDArray[np.int32]) -> NDArray[np.uint16] | NDArray[np.uint32]:
-    return instances.astype(np.uint16 if instances.max(initial=0) < 2**16 else np.uint32)
+    return instances.astype(np.uint16) if instances.max(initial=0) < 2**16 else instances.astype(np.uint32)
 
 
 def _write_tiff(path: Path, pixels: NDArray[Any], pixel_size_nm: float) -> None:

@@ -243,7 +243,8 @@ def _fit(levels: _Levels, frames: Sequence[Grey], *, paired: bool, white: float)
     psf, lag = spread_of(right, below, _BLOCK, n_fitted)
     if psf >= MAX_PSF_PX or lag >= MAX_LAG_PX:
         raise FlatFieldError(
-            f"The noise is alike over more than {MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, or is texture.",
+            f"The noise is alike over more than {MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, or is all "
+            "texture.",
             _HINT,
         )
     gain = slope / block_moments(psf, lag, _BLOCK, n_fitted)[0]
