@@ -14,6 +14,8 @@ from typing import Final
 
 from napari_emtransfer.core.synth.generator import StructureGenerator
 from napari_emtransfer.core.synth.grains import Bimodal, Columnar, Equiaxed
+from napari_emtransfer.core.synth.lamellae import FerritePearlite, Pearlite
+from napari_emtransfer.core.synth.laths import Bainite
 from napari_emtransfer.core.synth.micrograph import SyntheticMicrograph
 from napari_emtransfer.core.synth.mixtures import ThreePhase, TwoPhase
 from napari_emtransfer.core.synth.precipitates import Cuboidal, Needles, Spheroidal
@@ -31,6 +33,9 @@ GENERATORS: Final[Mapping[str, type[StructureGenerator]]] = MappingProxyType(
         "twins": Twins,
         "two-phase": TwoPhase,
         "three-phase": ThreePhase,
+        "pearlite": Pearlite,
+        "ferrite-pearlite": FerritePearlite,
+        "bainite": Bainite,
         "spheroidal": Spheroidal,
         "cuboidal": Cuboidal,
         "needles": Needles,
