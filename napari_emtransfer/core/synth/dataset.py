@@ -67,7 +67,7 @@ def plan(
             first = recipe = draw_recipe(kind, preset, seed=child_seed(seed, number), **given)
         else:
             recipe = same_specimen(first, child_seed(seed, number))
-        name = f"{recipe.preset}-{specimen + 1:03d}"
+        name = f"{recipe.preset.replace(':', '_')}-{specimen + 1:03d}"  # no file may have a colon on Windows
         yield Planned(f"{name}_{place + 1}", name, recipe)
 
 

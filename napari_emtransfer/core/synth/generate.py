@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from napari_emtransfer.core.errors import SynthesisError
+from napari_emtransfer.core.synth import atomic
 from napari_emtransfer.core.synth import recipe as recipes
 from napari_emtransfer.core.synth.data_bar import draw_data_bar, n_bar_rows
 from napari_emtransfer.core.synth.detector import DetectorSettings, expose
@@ -71,6 +72,9 @@ def regenerate(recipe: Mapping[str, Any]) -> SyntheticMicrograph:
 
 def realize(recipe: Recipe) -> SyntheticMicrograph:
     """Recipe → micrograph; the same recipe gives the same pixels."""
+    if recipe.kind == "hrtem":
+        made = atomic.realize(recipe.preset, recipe.material, shape=recipe.shape, seed=recipe.seed)
+        return replace(made, recipe=recipe.model_dump(mode="json"))
     detector = recipe.detector or DetectorSettings()
     y, x = coordinates(recipe.shape, detector.scan, recipe.stream(recipes.SCAN))
     generator = GENERATORS[recipe.preset].model_validate(recipe.material)

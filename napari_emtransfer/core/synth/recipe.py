@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from napari_emtransfer import __version__
 from napari_emtransfer.core.errors import SynthesisError
+from napari_emtransfer.core.synth import atomic, hrtem_presets
 from napari_emtransfer.core.synth.detector import DetectorSettings, Instrument
 from napari_emtransfer.core.synth.flat_field import FlatField
 from napari_emtransfer.core.synth.voronoi import GENERATORS
@@ -91,7 +92,7 @@ def child_seed(seed: int, number: int) -> int:
 def presets(kind: Kind) -> Mapping[str, str]:
     """Names of what can be made, and one sentence on each."""
     if kind == "hrtem":
-        raise SynthesisError("This version makes no HRTEM micrographs.", "Make voronoi ones.")
+        return MappingProxyType({name: preset.sentence for name, preset in hrtem_presets.PRESETS.items()})
     return MappingProxyType({name: _first_sentence(made.__doc__) for name, made in GENERATORS.items()})
 
 
@@ -121,22 +122,43 @@ def draw_recipe(kind: Kind, preset: str | None = None, *, seed: int = 0, **given
     Raises
     ------
     SynthesisError
-        When there is no such preset, or the shape is out of range.
+        When there is no such preset, the shape is out of range, or something is given that the kind does not have.
     """
-    shape = given.get("shape", DEFAULT_SHAPE)
     check_preset(kind, preset)
-    check_shape(shape)
+    check_shape(given.get("shape", DEFAULT_SHAPE))
+    if kind == "hrtem":
+        return _draw_atomic(preset or atomic.DEFAULT_PRESET, seed, given)
     rng = random_stream(seed, MATERIAL)
-    drawn = str(rng.choice(list(presets(kind))))  # also where it is given, so that the rest is the same
-    preset = preset or drawn
+    drawn = str(rng.choice(list(GENERATORS)))  # also where it is given, so that the rest is the same
     return Recipe(
         kind=kind,
-        preset=preset,
-        shape=shape,
+        preset=preset or drawn,
+        shape=given.get("shape", DEFAULT_SHAPE),
         seed=seed,
         pixel_size_nm=given.get("pixel_size_nm") or DEFAULT_PIXEL_SIZE_NM,
-        material=GENERATORS[preset].draw(rng).model_dump(mode="json"),
+        material=GENERATORS[preset or drawn].draw(rng).model_dump(mode="json"),
         detector=_detector(seed, given),
+    )
+
+
+def _draw_atomic(preset: str, seed: int, given: Drawn) -> Recipe:
+    if given.get("detector") is not None:
+        raise SynthesisError("HRTEM and HAADF have a camera of their own, so no detector can be given.")
+    atomic.check_instrument(given.get("instrument"))
+    material = atomic.draw_material(
+        preset,
+        random_stream(seed, MATERIAL),
+        pixel_size_nm=given.get("pixel_size_nm"),
+        flat_field=given.get("flat_field"),
+    )
+    return Recipe(
+        kind="hrtem",
+        preset=preset,
+        shape=given.get("shape", DEFAULT_SHAPE),
+        seed=seed,
+        pixel_size_nm=hrtem_presets.pixel_size_nm(material),
+        material=material.model_dump(mode="json"),
+        detector=None,
     )
 
 
