@@ -17,6 +17,14 @@ os.environ.setdefault("QT_API", "pyqt6")
 os.environ["EMTRANSFER_CACHE"] = tempfile.mkdtemp(prefix="emtransfer-tests-")
 
 
+@pytest.fixture
+def no_bundled_weights(monkeypatch) -> None:
+    """As if no weights had come with the program: for tests of what else there is."""
+    from napari_emtransfer.core.nn import registry
+
+    monkeypatch.setattr(registry, "bundled_entries", list)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets; tests that need it are skipped where it is absent."""

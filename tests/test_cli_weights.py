@@ -56,7 +56,7 @@ def test_list_has_every_family_and_says_what_is_here(emtransfer):
     assert names == ["imagenet:resnet34", "micronet:resnet34", "image-micronet:resnet34"]
 
 
-def test_import_fetch_and_verify(emtransfer, published, tmp_path):
+def test_import_fetch_and_verify(emtransfer, published, tmp_path, no_bundled_weights):
     code, result, _ = emtransfer("weights", "import", published)
     assert (code, result["weights"][0]["name"]) == (0, "micronet:resnet18")
     assert "0 missing, 0 unexpected, 0 of another shape, 1 ignored" in result["weights"][0]["report"]
@@ -103,7 +103,7 @@ def test_train_takes_a_name_of_the_registry(emtransfer, published, tmp_path):
     assert emtransfer("import", tmp_path / "p", *folders)[0] == 0
     emtransfer("weights", "import", published)
     short = ("--iterations", "2", "--crop", "64", "--batch-size", "2", "--threads", "1", "--device", "cpu")
-    code, result, err = emtransfer("train", tmp_path / "p", "--weights", "micronet", *short)
+    code, result, err = emtransfer("train", tmp_path / "p", "--weights", "micronet", "--encoder", "resnet18", *short)
     assert code == 0, err
     assert result["iterations"] == 2
     code, result, _ = emtransfer("train", tmp_path / "p", "--weights", "micronet", "--encoder", "resnet34", *short)

@@ -12,6 +12,7 @@ import typer
 
 from napari_emtransfer.cli.output import Outcome
 from napari_emtransfer.core.config import (
+    DEFAULT_ENCODER,
     Architecture,
     AugmentPreset,
     ClassWeights,
@@ -96,7 +97,13 @@ _OPTIONS: Final = (
         convert=_folds,
     ),
     _Option("strategy", StrategyName, "How to transfer; auto follows rules and says which.", _TRANSFER),
-    _Option("weights", str, "none, a name of `weights list`, a file, or run:ID.", _TRANSFER),
+    _Option(
+        "weights",
+        str,
+        "auto, none, a name of `weights list`, a file, or run:ID. auto: what comes with the program where --encoder is "
+        f"its own ({DEFAULT_ENCODER}), random numbers for any other encoder and with --strategy scratch.",
+        _TRANSFER,
+    ),
     _Option("encoder", str, "Any encoder of segmentation-models-pytorch or timm.", _TRANSFER),
     _Option("architecture", Architecture, "The network.", _TRANSFER),
     _Option("freeze", Freeze, "Keep this part as it was loaded.", _TRANSFER),

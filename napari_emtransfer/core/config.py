@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +36,10 @@ AugmentPreset = Literal["none", "basic", "extended", "em-noise"]
 Precision = Literal["auto", "bf16", "fp32"]
 BlendMode = Literal["valid", "hann"]
 
+AUTO_WEIGHTS: Final = "auto"
+DEFAULT_ENCODER: Final = "tu-regnety_002"
+"""That of the weights which come with the program."""
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +66,8 @@ class TrainConfig(_Config):
     """One training run. Iterations, not epochs: five tiles and fifty are comparable then.
 
     `weights` is "none", a name of the registry of weights ("imagenet", "micronet", "micronet:resnet50", an imported
-    one's), the path of a file, or "run:ID" to go on from an earlier run.
+    one's), the path of a file, or "run:ID" to go on from an earlier run. "auto" is the weights that come with the
+    program where `encoder` is theirs and the strategy not "scratch", else "none": `core.rates.resolve_weights`.
     `split` names a split that came with an imported data set; otherwise the labelled micrographs are split by specimen.
     `train` and `validation` name micrographs (stems) by hand and win over both.
 
@@ -80,9 +85,9 @@ class TrainConfig(_Config):
     """
 
     strategy: StrategyName = "auto"
-    weights: str = "none"
+    weights: str = AUTO_WEIGHTS
     architecture: Architecture = "Unet"
-    encoder: str = "resnet18"
+    encoder: str = DEFAULT_ENCODER
     iterations: int = Field(default=250, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=8, ge=1)
@@ -133,9 +138,10 @@ class PredictConfig(_Config):
 class LiveConfig(_Config):
     """The live head: a pixel classifier trained anew at every stroke, on filters and on features of a frozen network.
 
-    `weights` is "none" (filters alone), what `TrainConfig.weights` understands for `encoder`, or "run:ID".
+    `weights` is "none" (filters alone), a name or a path as in `TrainConfig.weights`, or "run:ID". Which ones a window
+    takes is chosen by `session.live_weights`: the run in use, else the weights that come with the program.
     """
 
     weights: str = "none"
-    encoder: str = "resnet18"
+    encoder: str = DEFAULT_ENCODER
     compute: ComputeConfig = ComputeConfig()

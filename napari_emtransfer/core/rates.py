@@ -1,4 +1,4 @@
-"""What a configuration resolves to before anything is computed: strategy, norms, rates; whether a rate is dangerous.
+"""What a configuration resolves to before anything is computed: weights, strategy, norms, rates; dangerous rates.
 
 No torch here: the window and the command line ask before a run starts.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.config import AUTO_WEIGHTS, TrainConfig
 from napari_emtransfer.core.errors import RateError
-from napari_emtransfer.core.nn import store
+from napari_emtransfer.core.nn import registry, store
 
 Strategy = Literal["scratch", "feature-extraction", "fine-tune", "gradual"]
 Normalization = Literal["source", "train", "adabn", "mix"]
@@ -18,6 +18,42 @@ FINE_TUNE_RATIO: Final = 0.1
 UNIFORM_LIMIT: Final = 1e-4
 # A rate counts as measured up to this multiple of the one that the weights' row carries.
 _MEASURED_SLACK: Final = 2.0
+
+
+def resolve_weights(config: TrainConfig) -> str:
+    """The weights; "auto" stands for those that came with the program for this encoder, else for "none".
+
+    Raises
+    ------
+    WeightsError
+        When what came with the program is damaged.
+    """
+    if config.weights != AUTO_WEIGHTS:
+        return config.weights
+    entry = None if config.strategy == "scratch" else store.bundled_for(config.encoder)
+    return "none" if entry is None else entry.name
+
+
+def with_weights(config: TrainConfig) -> TrainConfig:
+    """The configuration with its weights resolved."""
+    return config.model_copy(update={"weights": resolve_weights(config)})
+
+
+def about_weights(config: TrainConfig) -> tuple[str, str] | None:
+    """What a user might not expect of the weights, and what to do about it; None where there is nothing to say."""
+    weights = resolve_weights(config)
+    if config.weights == AUTO_WEIGHTS and weights == "none" and config.strategy != "scratch":
+        known = [row.encoder for row in registry.bundled_entries() if row.encoder is not None]
+        others = f"weights came with the program for {', '.join(known)} only" if known else "no weights came with it"
+        return (
+            f"The encoder {config.encoder} begins at random numbers, because {others}.",
+            "Name weights (--weights imagenet, or those of `emtransfer weights list`), or say --weights none.",
+        )
+    stated = None if weights == "none" else store.stated_architecture(weights, config.encoder)
+    if stated in (None, config.architecture):
+        return None
+    said = f"The weights {weights!r} hold a decoder of {stated}: {config.architecture} takes their encoder alone."
+    return said, f"Its decoder begins at random numbers; --architecture {stated} takes both."
 
 
 def resolve_strategy(config: TrainConfig) -> Strategy:
@@ -36,7 +72,7 @@ def resolve_normalization(config: TrainConfig) -> Normalization:
 
 def is_pretrained(config: TrainConfig) -> bool:
     """True where the network starts from weights: of the registry, of a file, or of an earlier run."""
-    return config.weights != "none"
+    return resolve_weights(config) != "none"
 
 
 def trains_encoder(config: TrainConfig) -> bool:
@@ -46,7 +82,7 @@ def trains_encoder(config: TrainConfig) -> bool:
 
 def measured_encoder_rate(config: TrainConfig) -> float | None:
     """The encoder's rate that measured best for these weights; None where neither their row nor their file says one."""
-    return store.stated_encoder_rate(config.weights, config.encoder)
+    return store.stated_encoder_rate(resolve_weights(config), config.encoder)
 
 
 def encoder_rate(config: TrainConfig) -> float:

@@ -10,6 +10,7 @@ from magicgui.widgets import ComboBox, LineEdit, SpinBox
 from magicgui.widgets.bases import ValueWidget
 
 from napari_emtransfer.core.config import (
+    DEFAULT_ENCODER,
     Architecture,
     AugmentPreset,
     ClassWeights,
@@ -21,7 +22,16 @@ from napari_emtransfer.core.config import (
 )
 from napari_emtransfer.gui.log_spin_box import LogFloat
 
-ENCODERS: Final = ("resnet18", "resnet34", "resnet50", "efficientnet-b0", "mobilenet_v2", "tu-convnext_tiny", "mit_b0")
+ENCODERS: Final = (
+    DEFAULT_ENCODER,
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "efficientnet-b0",
+    "mobilenet_v2",
+    "tu-convnext_tiny",
+    "mit_b0",
+)
 NO_FOLDS: Final = "none"
 FOLDS: Final = (NO_FOLDS, "3", "5", "leave-one-out")
 Make = Callable[[], ValueWidget]
@@ -60,8 +70,9 @@ _STRATEGY: Final = {
     ),
     "weights": Field(
         "Weights",
-        "Where learning starts: none, imagenet, micronet, the name of imported weights, a .safetensors file, or run:ID "
-        "of an earlier run.",
+        "Where learning starts. auto: the weights that come with the program where the encoder is theirs "
+        f"({DEFAULT_ENCODER}), else none. Also none, imagenet, micronet, the name of imported weights, a .safetensors "
+        "file, or run:ID of an earlier run.",
         LineEdit,
     ),
     "freeze": Field(

@@ -14,7 +14,7 @@ from qtpy.QtCore import QPoint, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QPolygon
 from qtpy.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
-from napari_emtransfer.core.config import Modality, TrainConfig
+from napari_emtransfer.core.config import AUTO_WEIGHTS, Modality, TrainConfig
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.nn import store
 from napari_emtransfer.gui.augment_box import AugmentBox
@@ -225,7 +225,7 @@ def _down_arrow() -> QIcon:
 
 def _offer_weights(edit: QLineEdit) -> None:
     """Names of weights, offered while one is typed, and all of them at the arrow."""
-    names = ["none", "imagenet", "micronet", "image-micronet"]
+    names = [AUTO_WEIGHTS, "none", "imagenet", "micronet", "image-micronet"]
     with contextlib.suppress(EMTransferError):  # a card that cannot be read is told where weights are loaded
         names += [entry.name for entry in store.all_entries() if entry.family in ("bundled", "imported")]
     completer = QCompleter(names)

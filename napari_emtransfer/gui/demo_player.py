@@ -22,6 +22,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton
 from skimage.io import imread, imsave
 
+from napari_emtransfer.core.config import AUTO_WEIGHTS
 from napari_emtransfer.core.data.project import DATABASE_NAME, Project
 from napari_emtransfer.core.data.tiles import Tile
 from napari_emtransfer.core.errors import EMTransferError
@@ -147,8 +148,8 @@ class DemoPlayer:
         panel, model = self._dock.train_panel, self._session.prediction.model_run
         self._dock.choose_tab("Train")
         panel.reset_button.click()
-        weights = f"run:{model}" if model else "none"
-        self._wait(lambda: panel.form.config.weights == weights, "the proposal")
+        expected = (f"run:{model}",) if model else (AUTO_WEIGHTS, "none")
+        self._wait(lambda: panel.form.config.weights in expected, "the proposal")
         for name, value in (TRAINING | {"iterations": iterations}).items():
             panel.form.editor(name).value = value
 

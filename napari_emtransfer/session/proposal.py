@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from napari_emtransfer.core.config import TrainConfig
+from napari_emtransfer.core.config import AUTO_WEIGHTS, TrainConfig
 from napari_emtransfer.core.data.label_survey import LabelSurvey, survey
 from napari_emtransfer.core.errors import LabelError, SplitError
 from napari_emtransfer.session.live_weights import weights_at_hand
@@ -77,7 +77,9 @@ def propose(project: Project) -> tuple[TrainConfig, str]:
         config = TrainConfig(strategy="scratch", weights="none", iterations=fresh)
         why = "no pretrained weights are on this machine"
         return config, f"{_found(labels)}, {why} → train from scratch, {fresh} iterations.{_caveat(labels)}"
-    config = TrainConfig(weights=at_hand.name, encoder=at_hand.encoder or "", iterations=fresh)
+    # "auto" keeps meaning the right thing should the user choose another encoder.
+    weights = AUTO_WEIGHTS if at_hand.family == "bundled" else at_hand.name
+    config = TrainConfig(weights=weights, encoder=at_hand.encoder or "", iterations=fresh)
     return config, f"{_found(labels)} → transfer from {at_hand.name}, {fresh} iterations.{_caveat(labels)}"
 
 

@@ -20,9 +20,10 @@ from napari_emtransfer.core.events import NoticePosted, ProgressMade, RegionPred
 from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.feature_cache import FeatureCache
-from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, adapted
+from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, Part, adapted
 from napari_emtransfer.core.nn.live import LiveHead
 from napari_emtransfer.core.nn.model import build_model
+from napari_emtransfer.core.nn.store import stated_architecture
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.live_state import LiveState
 from napari_emtransfer.worker.models import open_for, working_view
@@ -34,6 +35,8 @@ _RUN_PREFIX: Final = "run:"
 _NOT_KEPT: Final = "Features are not kept; all else works."
 # Norm statistics of the network are measured on some of these, evenly chosen.
 _MAX_VIEWS: Final = 4
+# What the head sees of weights that hold a decoder too: "encoder" or "decoder-maps".
+PRETRAINED_PART: Final[Part] = "encoder"
 
 
 class _Key(NamedTuple):
@@ -242,7 +245,7 @@ def _recipe(project: Project, config: LiveConfig) -> _Recipe:
         network = FrozenNetwork(checkpoint.build(), "decoder", device)
         standardization = Standardization.model_validate(checkpoint.meta.standardization)
         return _Recipe(FeatureSource(network), standardization, checkpoint.meta.working_pixel_size_nm)
-    # The decoder is not used: its number of classes does not matter.
+    # The head is not used: its number of classes does not matter.
     model = build_model(ModelConfig(encoder=config.encoder, n_classes=2), config.weights)
     records = project.micrographs()
     chosen = {int(i) for i in np.linspace(0, len(records) - 1, min(len(records), _MAX_VIEWS)).round()}
@@ -250,9 +253,8 @@ def _recipe(project: Project, config: LiveConfig) -> _Recipe:
     for i in sorted(chosen):
         with suppress(EMTransferError):  # one that cannot be opened now; others will do
             views.append(working_view(open_for(project, records[i].stem), Standardization(), working_nm))
-    return _Recipe(
-        FeatureSource(FrozenNetwork(adapted(model, views), "encoder", device)), Standardization(), working_nm
-    )
+    part = "encoder" if stated_architecture(config.weights, config.encoder) is None else PRETRAINED_PART
+    return _Recipe(FeatureSource(FrozenNetwork(adapted(model, views), part, device)), Standardization(), working_nm)
 
 
 def _checkpoint(project: Project, weights: str) -> Path:

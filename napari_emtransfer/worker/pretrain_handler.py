@@ -25,6 +25,7 @@ from napari_emtransfer.core.nn.classify import (
     encoder_rate,
 )
 from napari_emtransfer.core.nn.classify_data import ClassSampler, ImageArchive, hold_out, read_archive
+from napari_emtransfer.core.rates import with_weights
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.protocol import PretrainRequest
 from napari_emtransfer.worker.provenance import weights_checksum
@@ -51,7 +52,8 @@ def pretrain(request: PretrainRequest, emit: Emit, control: RunControl) -> dict[
     StorageError
         When nothing can be written to the folder of `out`, or the temporary disk is full.
     """
-    config = request.config
+    config = with_weights(request.config)
+    request = request.model_copy(update={"config": config})
     check_target(request.out)
     _check_parent(config)
     devices.set_threads(config.compute.threads)

@@ -23,7 +23,7 @@ from napari_emtransfer.core.nn import devices, store
 from napari_emtransfer.core.nn.gap import MAX_WINDOWS, domain_gap
 from napari_emtransfer.core.nn.ground import View
 from napari_emtransfer.core.nn.trainer import initial_model
-from napari_emtransfer.core.rates import FINE_TUNE_RATIO
+from napari_emtransfer.core.rates import FINE_TUNE_RATIO, with_weights
 from napari_emtransfer.core.recommend import Recommendation, gap_class
 from napari_emtransfer.core.recommend import recommend as follow_rules
 from napari_emtransfer.worker.control import Emit, RunControl
@@ -87,6 +87,7 @@ def _advised(project: Project, config: TrainConfig, *, may_fetch: bool, held_out
 
     An honest estimate must not have looked at what it is made on, not even to choose the strategy.
     """
+    config = with_weights(config)
     without = _held_out(project, config).union(held_out)
     labels = survey(project, without=without)
     stems = tuple(r.stem for r in project.micrographs() if r.stem not in without)

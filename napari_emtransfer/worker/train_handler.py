@@ -25,6 +25,7 @@ from napari_emtransfer.core.legality import left_out
 from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta, read_meta
 from napari_emtransfer.core.nn.trainer import FitResult
+from napari_emtransfer.core.rates import about_weights, with_weights
 from napari_emtransfer.worker import provenance, replay
 from napari_emtransfer.worker.card import write_card
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl, Terminal, failure, terminal_of
@@ -149,19 +150,20 @@ class _Training:
         return read_meta(paths[0]) if paths else None
 
     def _own_config(self) -> TrainConfig:
-        """The wanted configuration; the run it goes on from by its full id, for "latest" is another one tomorrow.
+        """The wanted configuration, its weights by name; a run by its full id, for "latest" is another one tomorrow.
 
         Raises
         ------
         WeightsError
             When that run has no checkpoint.
         """
-        config = self.request.config
+        config = with_weights(self.request.config)
         if config.weights.startswith("run:"):
             parent = self.project.run(config.weights.removeprefix("run:"))
             if parent.starting_point() is None:
                 raise no_checkpoint(parent)
             config = config.model_copy(update={"weights": f"run:{parent.id}"})
+        if config != self.request.config:
             self._keep(config)
         return config
 
@@ -241,6 +243,9 @@ class _Training:
                 },
             )
         )
+        said = None if resumed else about_weights(self.request.config)
+        if said is not None:
+            self.emit(NoticePosted(run_id=self.run.id, message=said[0], hint=said[1]))
         skipped = left_out(self.project.settings.modality, config.augment, config.illegal_augment)
         if skipped:
             self.emit(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from session_helpers import label
 
+from napari_emtransfer.core import rates
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.split import Split
 from napari_emtransfer.core.events import RunCancelled, RunFailed, RunFinished, RunStarted, ValidationEnded
@@ -171,7 +172,7 @@ def test_events_of_other_runs_do_not_count(session, runner, running):
 
 
 @pytest.fixture
-def imported(tmp_path, monkeypatch):
+def imported(tmp_path, monkeypatch, no_bundled_weights):
     """Weights on this machine, of a known encoder; another file does not say what it is of."""
     from safetensors.numpy import save_file
 
@@ -193,10 +194,21 @@ def test_weights_at_hand_are_proposed_and_the_strategy_is_left_to_the_rules(sess
 
 def test_what_came_with_the_program_goes_before_what_was_imported(imported, monkeypatch):
     ours = registry.WeightsEntry(name="synthetic", family="bundled", encoder="resnet18")
-    monkeypatch.setattr(registry, "entries", lambda: [registry.NONE, ours])
+    monkeypatch.setattr(registry, "bundled_entries", lambda: [ours])
     assert weights_at_hand().name == "synthetic"
-    monkeypatch.setattr(registry, "entries", lambda: [registry.NONE])
+    monkeypatch.setattr(registry, "bundled_entries", list)
     assert weights_at_hand().name == imported
+
+
+def test_what_came_with_the_program_is_proposed_so_that_another_encoder_can_be_chosen(session, monkeypatch):
+    ours = registry.WeightsEntry(name="synthetic", family="bundled", encoder="resnet18")
+    monkeypatch.setattr(registry, "bundled_entries", lambda: [ours])
+    label(session.project, "m0")
+    config, reason = session.training.proposed_config()
+    assert (config.weights, config.encoder, config.strategy) == ("auto", "resnet18", "auto")
+    assert "transfer from synthetic" in reason
+    assert rates.resolve_weights(config) == "synthetic"
+    assert rates.resolve_weights(config.model_copy(update={"encoder": "resnet34"})) == "none"
 
 
 def with_a_run(session, **config):

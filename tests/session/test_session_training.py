@@ -357,7 +357,7 @@ def test_late_events_after_closing_the_project_are_dropped(labelled, runner):
     assert labelled.project is None
 
 
-def test_proposal_from_scratch_names_numbers_then_goes_on_from_the_earlier_run(labelled, runner):
+def test_proposal_from_scratch_names_numbers_then_goes_on_from_the_earlier_run(labelled, runner, no_bundled_weights):
     config, reason = labelled.training.proposed_config()
     assert config.strategy == "scratch"
     assert reason.startswith("4 labelled tiles on 2 specimens, no pretrained weights are on this machine → train")

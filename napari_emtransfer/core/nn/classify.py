@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from napari_emtransfer.core import events
 from napari_emtransfer.core.config import ModelConfig, TrainConfig
 from napari_emtransfer.core.errors import EMTransferError
-from napari_emtransfer.core.nn import devices, store
+from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.classify_data import ClassBatch, ClassifiedImage, ClassSampler, fixed_views
 from napari_emtransfer.core.nn.ema import WeightAverage
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.pace import Pace
 from napari_emtransfer.core.nn.prefetch import prefetched
+from napari_emtransfer.core.rates import is_pretrained, measured_encoder_rate, resolve_weights
 
 DROPOUT: Final = 0.5
 ENCODER_RATIO: Final = 0.1
@@ -53,7 +54,7 @@ def build_classifier(config: TrainConfig, n_classes: int) -> ImageClassifier:
     with torch.random.fork_rng():
         torch.manual_seed(config.compute.seed)
         model_config = ModelConfig(architecture=config.architecture, encoder=config.encoder, n_classes=1)
-        encoder = build_model(model_config, config.weights).encoder
+        encoder = build_model(model_config, resolve_weights(config)).encoder
         return ImageClassifier(encoder, cast(Sequence[int], encoder.out_channels)[-1], n_classes)
 
 
@@ -61,9 +62,9 @@ def encoder_rate(config: TrainConfig) -> float:
     """Peak rate of the encoder: as given, as the weights state, a tenth of the head's, or the head's from scratch."""
     if config.encoder_learning_rate is not None:
         return config.encoder_learning_rate
-    if config.weights == "none":
+    if not is_pretrained(config):
         return config.learning_rate
-    return store.stated_encoder_rate(config.weights, config.encoder) or ENCODER_RATIO * config.learning_rate
+    return measured_encoder_rate(config) or ENCODER_RATIO * config.learning_rate
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from napari_emtransfer.core.nn.ground import ArrayView, View
 from napari_emtransfer.core.nn.model import SegmentationModel
 from napari_emtransfer.core.nn.normalization import adapt
 
-Part = Literal["encoder", "decoder"]
+Part = Literal["encoder", "decoder", "decoder-maps"]
 
 # Of the encoder only maps of at most 8 px per step: the deeper ones mix what lies further apart than a stroke is long.
 _COARSEST_PX: Final = 8
@@ -43,7 +43,7 @@ class FrozenNetwork:
         Copied.
     part
         "encoder": its finer maps, for pretrained weights. "decoder": what the head of a trained network sees, and the
-        logits that it makes of it.
+        logits that it makes of it. "decoder-maps": the former alone, for a pretrained decoder without a head.
     """
 
     def __init__(self, model: SegmentationModel, part: Part, device: torch.device) -> None:
@@ -71,7 +71,7 @@ class FrozenNetwork:
         if self.part == "encoder":
             return [m for m in levels[1:] if image.shape[-1] // m.shape[-1] <= _COARSEST_PX]
         decoded: Tensor = self._model.decoder(levels)
-        return [decoded, self._model.segmentation_head(decoded)]
+        return [decoded] if self.part == "decoder-maps" else [decoded, self._model.segmentation_head(decoded)]
 
 
 class FeatureSource:

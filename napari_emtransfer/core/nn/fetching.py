@@ -18,10 +18,13 @@ def ensure(entry: WeightsEntry, progress: Progress | None = None) -> Path:
     Raises
     ------
     WeightsError
-        When it cannot be fetched, or what came holds more than tensors; nothing is kept then.
+        When it cannot be fetched, or what came holds more than tensors; nothing is kept then. When a file that came
+        with the program is not what it was.
     """
     path = path_of(entry)
     if path.is_file():
+        if entry.family == "bundled" and entry.sha256 not in (None, sha256_of(path)):
+            raise WeightsError(f"The bundled weights {str(path)!r} are damaged.", "Install the program again.")
         return path
     if entry.url is None:
         raise WeightsError(f"The weights {entry.name!r} are not on this machine.", f"Their place is {path}.")

@@ -22,6 +22,7 @@ from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from napari_emtransfer.core.config import Architecture
 from napari_emtransfer.core.errors import WeightsError
 
 Family = Literal["none", "bundled", "imported", "imagenet", "micronet", "image-micronet"]
@@ -58,11 +59,13 @@ class WeightsEntry(_Row):
 
     `preprocessing` is what three-channel weights were trained behind; None for one channel, or where all channels are
     treated alike. `encoder_learning_rate` is the rate that measured best for these weights, None where nobody has.
+    `architecture` is that of the decoder which the file holds too; None where it holds an encoder alone.
     """
 
     name: str
     family: Family
     encoder: str | None = None
+    architecture: Architecture | None = None
     source: str = ""
     licence: str = ""
     url: str | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
+from napari_emtransfer.core.config import Architecture
 from napari_emtransfer.core.data.storage import write_text
 from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn import registry
@@ -83,6 +84,24 @@ def stated_encoder_rate(weights: str, encoder: str) -> float | None:
         return None
 
 
+def stated_architecture(weights: str, encoder: str) -> str | None:
+    """The architecture that the decoder of weights belongs to; None where they hold none, or do not say."""
+    path = Path(weights)
+    if path.suffix == ".safetensors":
+        return stated(path).get(ARCHITECTURE_KEY)
+    try:
+        return find(weights, encoder).architecture
+    except WeightsError:
+        return None
+
+
+def bundled_for(encoder: str) -> WeightsEntry | None:
+    """The weights that came with the program for an encoder, named as by segmentation-models-pytorch or timm."""
+    wanted = encoder.removeprefix("tu-")
+    rows = registry.bundled_entries()
+    return next((row for row in rows if row.encoder is not None and row.encoder.removeprefix("tu-") == wanted), None)
+
+
 def record_checksum(path: Path) -> str:
     """Write the SHA-256 of a file beside it, for `verify` to compare with."""
     digest = sha256_of(path)
@@ -118,6 +137,7 @@ def _imported_entry(path: Path) -> WeightsEntry:
         name=path.stem,
         family="imported",
         encoder=said.get(ENCODER_KEY),
+        architecture=_architecture(said),
         source="a file that was imported",
         licence="unknown to the program",
         file_name=path.name,
@@ -125,6 +145,11 @@ def _imported_entry(path: Path) -> WeightsEntry:
         encoder_learning_rate=_rate(said),
         notes=said.get(NOTES_KEY, ""),
     )
+
+
+def _architecture(said: dict[str, str]) -> Architecture | None:
+    """A known architecture, from a file that anybody may have written."""
+    return next((name for name in get_args(Architecture) if name == said.get(ARCHITECTURE_KEY)), None)
 
 
 def _rate(said: dict[str, str]) -> float | None:

@@ -28,6 +28,7 @@ from napari_emtransfer.core.nn.stage_control import BEGINS, RESUMED, StageContro
 from napari_emtransfer.core.nn.step import Optimization
 from napari_emtransfer.core.nn.strategy import cautions, check_rates, plan_of, resolve_normalization
 from napari_emtransfer.core.nn.validation import Validation, validate
+from napari_emtransfer.core.rates import resolve_weights
 
 __all__ = ["FitResult", "RunContext", "StopReason", "Trainer", "initial_model", "validation_interval"]
 
@@ -44,7 +45,7 @@ def initial_model(
     with torch.random.fork_rng():
         torch.manual_seed(config.compute.seed)
         model_config = ModelConfig(architecture=config.architecture, encoder=config.encoder, n_classes=n_classes)
-        return build_model(model_config, config.weights, progress)
+        return build_model(model_config, resolve_weights(config), progress)
 
 
 class Trainer:

@@ -93,7 +93,8 @@ def load_weights(
     A part (encoder, decoder, head) is taken whole or, where the file has none of it, left as it is. A head for
     another number of classes is left as it is too, and a classifier's layers are left out. Prefixes of wrappers
     ("module.", "model.", "backbone.", "encoder.") are understood. Three input channels become one as `first_layer`
-    says, with `preprocessing`, or with that which an imported file carries.
+    says, with `preprocessing`, or with that which an imported file carries. A file that says that its decoder is of
+    another architecture gives its encoder alone: the decoder is among the parts that are `new` then.
 
     Raises
     ------
@@ -101,17 +102,27 @@ def load_weights(
         When the file is missing, unsafe, or a part does not fit tensor by tensor; nothing is changed then.
     """
     tensors = read_tensors(path)
-    return _fill(model, tensors, preprocessing or _stated_preprocessing(path), str(path))
+    said = read_metadata(path)
+    foreign = said.get(store.ARCHITECTURE_KEY, model.config.architecture) != model.config.architecture
+    left_out = (PARTS[1],) if foreign else ()
+    return _fill(model, tensors, preprocessing or _stated_preprocessing(said), str(path), left_out)
 
 
 def inspect_weights(
-    model: SegmentationModel, state: Mapping[str, Tensor], preprocessing: Preprocessing | None = None
+    model: SegmentationModel,
+    state: Mapping[str, Tensor],
+    preprocessing: Preprocessing | None = None,
+    left_out: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], WeightsReport]:
-    """The tensors of `state` that fit `model`, under its names and with its one input channel, and the report."""
+    """The tensors of `state` that fit `model`, under its names and with its one input channel, and the report.
+
+    Those of the parts `left_out` are not looked at.
+    """
     own = model.state_dict()
     named = named_like(state, {k: tuple(v.shape) for k, v in own.items()})
     adapted, constant = adapt_first_layers(named, model, preprocessing)
     ignored = {k for k in adapted if k not in own and (not k.startswith(PARTS) or is_classifier(k))}
+    ignored |= {k for k in adapted if k.startswith(left_out)}
     ignored |= _other_head(adapted, own)
     wanted_state = {k: v for k, v in adapted.items() if k not in ignored}
     present = [p for p in PARTS if any(k.startswith(p) and k in own for k in wanted_state)]
@@ -182,8 +193,8 @@ def _timm_preprocessing(entry: WeightsEntry) -> Preprocessing | None:
     return None if config is None or len(config.mean) != 3 else Preprocessing(mean=config.mean, std=config.std)
 
 
-def _stated_preprocessing(path: str | Path) -> Preprocessing | None:
-    stated = read_metadata(path).get(store.PREPROCESSING_KEY)
+def _stated_preprocessing(said: Mapping[str, str]) -> Preprocessing | None:
+    stated = said.get(store.PREPROCESSING_KEY)
     return Preprocessing.model_validate(json.loads(stated)) if stated else None
 
 
@@ -202,9 +213,13 @@ def _check_encoder(entry: WeightsEntry, model: SegmentationModel) -> None:
 
 
 def _fill(
-    model: SegmentationModel, state: Mapping[str, Tensor], preprocessing: Preprocessing | None, source: str
+    model: SegmentationModel,
+    state: Mapping[str, Tensor],
+    preprocessing: Preprocessing | None,
+    source: str,
+    left_out: tuple[str, ...] = (),
 ) -> WeightsReport:
-    fitting, report = inspect_weights(model, state, preprocessing)
+    fitting, report = inspect_weights(model, state, preprocessing, left_out)
     if report.problems:
         raise _does_not_fit(source, model, report)
     model.load_state_dict(model.state_dict() | fitting)

@@ -79,8 +79,11 @@ def test_the_broken_checkpoints_are_hidden_and_refused():
 def test_every_row_has_an_encoder_that_exists_and_a_name_of_its_own():
     rows = registry.entries()
     assert len({r.name for r in rows}) == len(rows)
-    assert {r.encoder for r in rows} - {None} <= set(smp.encoders.get_encoder_names())
-    assert all(r.source and r.licence and r.verification and r.url for r in rows if r.family != "none")
+    named = {r.encoder for r in rows} - {None}
+    assert {e for e in named if not e.startswith("tu-")} <= set(smp.encoders.get_encoder_names())
+    assert all(timm.is_model(e.removeprefix("tu-")) for e in named if e.startswith("tu-"))
+    assert all(r.source and r.licence and r.verification for r in rows if r.family != "none")
+    assert all(r.url for r in rows if r.family not in ("none", "bundled"))
 
 
 def test_imagenet_rows_are_those_of_the_library():
@@ -114,6 +117,9 @@ def test_bundled_weights_come_from_their_model_card(tmp_path, monkeypatch, colou
     monkeypatch.setattr(registry, "BUNDLED_DIR", folder)
     monkeypatch.setattr(registry.bundled_entries, "__defaults__", (folder,))
     assert initialise(model, "grains").loaded == ("encoder",)
+    (folder / "model_card.json").write_text(json.dumps({"weights": [row | {"sha256": "0" * 64}]}))
+    with pytest.raises(WeightsError, match=r"grains\.safetensors' are damaged"):
+        initialise(model, "grains")
     (folder / "grains.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"bundled weights 'grains\.safetensors' are missing"):
         registry.bundled_entries(folder)
@@ -312,7 +318,7 @@ def test_what_does_not_fit_is_not_imported(tmp_path, cache, colour):
     assert not cache.exists()
 
 
-def test_verify_finds_changed_files(tmp_path, cache, colour):
+def test_verify_finds_changed_files(tmp_path, cache, colour, no_bundled_weights):
     save_file({k: v.contiguous() for k, v in colour.items()}, tmp_path / "r18.safetensors")
     import_weights(tmp_path / "r18.safetensors")
     kept = cache / "imported" / "r18.safetensors"
