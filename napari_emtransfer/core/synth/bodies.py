@@ -92,7 +92,7 @@ def blobs(
     """
     n = len(radii)
     turn = rng.uniform(0, np.pi, n) if angles is None else angles
-    waves = rng.normal(0, roughness, (len(_HARMONICS), n)) / np.sqrt(np.asarray(_HARMONICS, float))[:, None]
+    waves = rng.normal(0, roughness, (len(_HARMONICS), n)) * 2 / np.asarray(_HARMONICS, float)[:, None]
     phases = rng.uniform(0, 2 * np.pi, waves.shape)
     long = np.sqrt(elongation)
 

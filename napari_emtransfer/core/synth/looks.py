@@ -36,13 +36,14 @@ class PhaseLook(Settings):
     scale_px: Length = 4.0
 
     @classmethod
-    def draw(cls, rng: Generator, level: float) -> Self:
-        """A look at about this grey level."""
+    def draw(cls, rng: Generator, level: float, *, ground: bool = False) -> Self:
+        """A look at about this grey level; lines and weaves only in bodies, not in the `ground` they lie on."""
+        chances = np.array([0.32, 0.22, 0.24, 0.1, 0.06, 0.06]) * ([1, 1, 1, 1, 0, 0] if ground else 1)
         return cls(
             level=float(np.clip(level, 0.05, 0.95)),
             spread=float(rng.uniform(0, 0.05)),
-            texture=_TEXTURES[int(rng.choice(len(_TEXTURES), p=[0.32, 0.22, 0.24, 0.1, 0.06, 0.06]))],
-            amplitude=float(rng.uniform(0.015, 0.08)),
+            texture=_TEXTURES[int(rng.choice(len(_TEXTURES), p=chances / chances.sum()))],
+            amplitude=float(rng.uniform(0.01, 0.035) if ground else rng.uniform(0.015, 0.07)),
             scale_px=log_uniform(rng, 2.5, 14),
         )
 
@@ -57,7 +58,9 @@ class PhaseLook(Settings):
         if self.texture == "fine":
             return plane.texture(min(self.scale_px / 3, 1.5), rng)
         if self.texture == "mottled":
-            return plane.texture(self.scale_px, rng)
+            return 0.7 * plane.texture(self.scale_px, rng) + 0.5 * (
+                plane.texture(3 * self.scale_px, rng) + plane.texture(max(self.scale_px / 3, 1.0), rng)
+            )
         if self.texture == "pitted":
             return -1.6 * np.maximum(plane.texture(max(self.scale_px / 3, 1.2), rng) - 1.2, 0)
         if self.texture == "striped":

@@ -27,7 +27,7 @@ def draw_looks(rng: Generator) -> tuple[PhaseLook, PhaseLook]:
     matrix = rng.uniform(0.2, 0.75)
     apart = rng.uniform(0.02, 0.08) if rng.uniform() < 0.2 else rng.uniform(0.12, 0.4)
     sign = 1 if matrix + apart < 0.9 and (matrix - apart < 0.1 or rng.uniform() < 0.5) else -1
-    return PhaseLook.draw(rng, matrix), PhaseLook.draw(rng, matrix + sign * apart)
+    return PhaseLook.draw(rng, matrix, ground=True), PhaseLook.draw(rng, matrix + sign * apart)
 
 
 def two_looks(
@@ -78,10 +78,11 @@ class Spheroidal(StructureGenerator):
     def draw(cls, rng: Generator) -> Self:
         """Diameters from 4 px to a fifth of the image."""
         matrix, precipitate = draw_looks(rng)
+        size = log_uniform(rng, 5, 90)
         return cls(
-            diameter_px=log_uniform(rng, 5, 90),
+            diameter_px=size,
             size_spread=float(rng.uniform(0.15, 0.7)),
-            fraction=float(rng.uniform(0.03, 0.4)),
+            fraction=max(float(rng.uniform(0.03, 0.4)), 10 * size**2 / 512**2),
             roughness=float(rng.uniform(0.0, 0.13)),
             elongation=float(rng.uniform(1.05, 2.2)),
             clustering=float(rng.uniform(0, 1)),

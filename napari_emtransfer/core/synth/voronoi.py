@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from napari_emtransfer.core.synth.core_shell import CoreShell
 from napari_emtransfer.core.synth.generator import StructureGenerator
 from napari_emtransfer.core.synth.grains import Bimodal, Columnar, Equiaxed
 from napari_emtransfer.core.synth.lamellae import FerritePearlite, Pearlite
 from napari_emtransfer.core.synth.laths import Bainite
 from napari_emtransfer.core.synth.micrograph import SyntheticMicrograph
 from napari_emtransfer.core.synth.mixtures import ThreePhase, TwoPhase
+from napari_emtransfer.core.synth.particles import Agglomerates, Fibres
+from napari_emtransfer.core.synth.pores import Cracks, Pores
 from napari_emtransfer.core.synth.precipitates import Cuboidal, Needles, Spheroidal
 from napari_emtransfer.core.synth.sample_material import Imaging, two_phase
 from napari_emtransfer.core.synth.sample_material import power_diagram as tessellate
@@ -39,5 +42,10 @@ GENERATORS: Final[Mapping[str, type[StructureGenerator]]] = MappingProxyType(
         "spheroidal": Spheroidal,
         "cuboidal": Cuboidal,
         "needles": Needles,
+        "pores": Pores,
+        "cracks": Cracks,
+        "fibres": Fibres,
+        "agglomerates": Agglomerates,
+        "core-shell": CoreShell,
     }
 )
