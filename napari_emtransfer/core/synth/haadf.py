@@ -99,9 +99,8 @@ class HaadfSettings(Settings):
 
 def simulate(shape: tuple[int, int], *, seed: int, settings: HaadfSettings | None = None) -> SyntheticMicrograph:
     """One micrograph (H, W); settings are drawn from the seed where None."""
-    rng = np.random.default_rng([seed, 10])
-    settings = settings or draw(rng)
-    imaging = settings.imaging
+    settings = settings or draw(np.random.default_rng([seed, 12]))
+    imaging, rng = settings.imaging, np.random.default_rng([seed, 10])
     specimen = build(shape, imaging.pixel_size_angstrom, settings.particles, settings.support, rng)
     where = [axis + MARGIN_PX for axis in coordinates(shape, imaging.scan, rng)]
     seen = map_coordinates(signal(specimen, imaging), where, order=3, mode="nearest")

@@ -9,7 +9,7 @@ dynamically, which only `multislice` knows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -21,8 +21,8 @@ from napari_emtransfer.core.synth import ctf
 from napari_emtransfer.core.synth.atoms_lattices import LATTICES
 from napari_emtransfer.core.synth.generator import Settings
 from napari_emtransfer.core.synth.hrtem_imaging import (
-    ExitWave,
     Imaging,
+    Map,
     exit_wave,
     expose,
     grey_values,
@@ -36,11 +36,11 @@ from napari_emtransfer.core.synth.scattering import ELEMENTS
 
 __all__ = [
     "CLASSES",
-    "ExitWave",
     "HrtemSettings",
     "Imaging",
     "Particles",
     "Support",
+    "Wave",
     "draw",
     "micrograph",
     "minimum_contrast_defocus",
@@ -85,15 +85,24 @@ class HrtemSettings(Settings):
     absorption: float = Field(default=0.0, ge=0, le=1)
 
 
+class Wave(Protocol):
+    """What can be imaged: one exit wave, or the mean of several."""
+
+    def intensity(self, imaging: Imaging) -> Map:
+        """Mean intensity (H, W) in the image plane; 1 is the beam."""
+        ...
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A specimen with its exit wave and its labels: what all defoci and doses of one specimen share."""
 
     settings: HrtemSettings
-    wave: ExitWave
-    mask: NDArray[np.uint8]
+    wave: Wave
     instances: NDArray[np.int32]
     seed: int
+    generator: str = "hrtem"
+    omits: tuple[str, ...] = OMITS
 
 
 def simulate(shape: tuple[int, int], *, seed: int, settings: HrtemSettings | None = None) -> SyntheticMicrograph:
@@ -111,16 +120,13 @@ def simulate(shape: tuple[int, int], *, seed: int, settings: HrtemSettings | Non
 
 def prepare(shape: tuple[int, int], *, seed: int, settings: HrtemSettings | None = None) -> Prepared:
     """Place the atoms and compute the exit wave. The same seed places the same atoms."""
-    rng = np.random.default_rng([seed, 0])
-    settings = settings or draw(rng)
-    imaging = settings.imaging
+    settings = settings or draw(np.random.default_rng([seed, 2]))
+    imaging, rng = settings.imaging, np.random.default_rng([seed, 0])
     specimen = build(
         shape, imaging.pixel_size_angstrom, settings.particles, settings.support, rng, slab_nm=settings.slab_nm
     )
     wave = exit_wave(specimen, imaging.voltage_kv, absorption=settings.absorption)
-    instances = _instances(specimen, settings)
-    mask = np.where(instances > 0, NANOPARTICLE, SUPPORT).astype(np.uint8)
-    return Prepared(settings, wave, mask, instances, seed)
+    return Prepared(settings, wave, instances_of(specimen, settings), seed)
 
 
 def micrograph(prepared: Prepared, imaging: Imaging | None = None) -> SyntheticMicrograph:
@@ -136,27 +142,27 @@ def micrograph(prepared: Prepared, imaging: Imaging | None = None) -> SyntheticM
     counts = expose(prepared.wave.intensity(settings.imaging), settings.imaging, rng)
     return SyntheticMicrograph(
         image=grey_values(counts),
-        mask=prepared.mask,
+        mask=np.where(prepared.instances > 0, NANOPARTICLE, SUPPORT).astype(np.uint8),
         pixel_size_nm=settings.imaging.pixel_size_angstrom / 10,
         recipe=recipe(prepared, settings),
         classes=CLASSES,
         boundaries=outlines(prepared.instances),
         instances=prepared.instances,
-        omits=OMITS,
+        omits=prepared.omits,
     )
 
 
 def recipe(prepared: Prepared, settings: HrtemSettings) -> dict[str, Any]:
     """What makes the micrograph again; JSON-able."""
     return {
-        "generator": "hrtem",
+        "generator": prepared.generator,
         "seed": prepared.seed,
-        "shape": list(prepared.mask.shape),
+        "shape": list(prepared.instances.shape),
         "settings": settings.model_dump(mode="json"),
     }
 
 
-def minimum_contrast_defocus(wave: ExitWave, imaging: Imaging, span_nm: tuple[float, float] = (-30.0, 30.0)) -> float:
+def minimum_contrast_defocus(wave: Wave, imaging: Imaging, span_nm: tuple[float, float] = (-30.0, 30.0)) -> float:
     """Underfocus in nm at which the noiseless image varies least: where an operator sets zero.
 
     The best of a series through `span_nm` in steps of 1 nm, then refined to 0.01 nm. For one thin phase object without
@@ -189,7 +195,8 @@ def draw(rng: Generator) -> HrtemSettings:
     )
 
 
-def _instances(specimen: Specimen, settings: HrtemSettings) -> NDArray[np.int32]:
+def instances_of(specimen: Specimen, settings: HrtemSettings) -> NDArray[np.int32]:
+    """Number of the particle at each pixel (H, W), from 1, by the wanted kind of mask; 0 where there is none."""
     instances = specimen.instances
     if settings.mask == "phase":
         sigma = ctf.interaction_constant(settings.imaging.voltage_kv)

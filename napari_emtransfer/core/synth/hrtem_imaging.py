@@ -154,13 +154,13 @@ def exit_wave(specimen: Specimen, voltage_kv: float, *, absorption: float = 0.0)
         if wave is None:
             wave = grating
         elif slab.counts or slab.carbon is not None:
-            wave = ifft2(fft2(wave) * _propagator(grid, voltage_kv, slab.depth - depth)) * grating
+            wave = ifft2(fft2(wave) * propagator(grid, voltage_kv, slab.depth - depth)) * grating
         else:
             continue
         depth = slab.depth
     spectrum = fft2(wave)
     if depth != specimen.focus and len(specimen.slabs) > 1:
-        spectrum *= _propagator(grid, voltage_kv, specimen.focus - depth)
+        spectrum *= propagator(grid, voltage_kv, specimen.focus - depth)
     return ExitWave(spectrum, grid, specimen.view, voltage_kv)
 
 
@@ -209,7 +209,7 @@ def _phase_grating(phase: Map) -> NDArray[np.complex64]:
     return grating
 
 
-def _propagator(grid: Grid, voltage_kv: float, distance: float) -> NDArray[np.complex64]:
+def propagator(grid: Grid, voltage_kv: float, distance: float) -> NDArray[np.complex64]:
     """exp(−iπλzq²) below two thirds of Nyquist's frequency, z in Å."""
     y, x = (np.fft.fftfreq(n, grid.pixel_size) for n in grid.shape)
     square = (y[:, None] ** 2 + x[None, :] ** 2).astype(np.float32)
