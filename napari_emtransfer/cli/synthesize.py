@@ -26,13 +26,14 @@ def synthesize(
     out: Annotated[
         Path | None, typer.Argument(metavar="[OUT]", help="Folder of the data set; it must not exist, or be empty.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many micrographs.")] = 8,
+    n: Annotated[int, typer.Option("-n", "--n", help="How many micrographs.")] = 8,
     preset: Annotated[
-        list[str] | None, typer.Option(help="Which structure; repeat it for several. Default: any. See --list.")
+        list[str] | None,
+        typer.Option(help="Which structure; repeat it for several. Default: any, of hrtem nanoparticles. See --list."),
     ] = None,
     shape: Annotated[str, typer.Option(help="Height and width in pixels, as 512 or 384x512.")] = "512",
     pixel_size_nm: Annotated[float | None, typer.Option(help="Default: 25, or the preset's own.")] = None,
-    per_specimen: Annotated[int, typer.Option(min=1, help="Micrographs that share a material.")] = 4,
+    per_specimen: Annotated[int, typer.Option(help="Micrographs that share a material.")] = 4,
     instrument: Annotated[
         Literal["sem", "fib-sem", "camera"] | None, typer.Option(help="Whose faults and noise; default: any.")
     ] = None,
