@@ -97,4 +97,6 @@ def _graphene(grid: Grid, rng: Generator) -> Map:
     first = (cells + rng.uniform(size=2)) @ vectors
     both = np.concatenate([first, first + np.array([0.0, _GRAPHENE_BOND])])
     both = both[np.hypot(*both.T) < reach] @ turn.T
-    return deposit(both / grid.pixel_size + np.asarray(grid.shape) / 2, grid.shape)
+    counts = rfft2(deposit(both / grid.pixel_size + np.asarray(grid.shape) / 2, grid.shape))
+    q_squared = grid.q_squared()
+    return np.asarray(irfft2(counts * grid.undo_deposit() * grid.band(q_squared), s=grid.shape), np.float32)

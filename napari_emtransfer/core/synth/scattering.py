@@ -79,20 +79,30 @@ class Grid:
         return np.clip((1 - np.sqrt(q_squared) / limit) / 0.06, 0, 1)
 
     def undo_deposit(self) -> NDArray[np.float32]:
-        """What a bilinear deposit has taken from each element of the real FFT: 1 / sinc² in both directions."""
-        y = np.sinc(np.fft.fftfreq(self.shape[0])) ** 2
-        x = np.sinc(np.fft.rfftfreq(self.shape[1])) ** 2
+        """What `deposit` has taken from each element of the real FFT: 1 / sinc⁴ in both directions."""
+        y = np.sinc(np.fft.fftfreq(self.shape[0])) ** 4
+        x = np.sinc(np.fft.rfftfreq(self.shape[1])) ** 4
         return (1 / (y[:, None] * x[None, :])).astype(np.float32)
 
 
 def deposit(yx: Real, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Count atoms at (n, 2) in px on a grid (H, W), each shared bilinearly by four pixels; those outside are lost."""
+    """Count atoms at (n, 2) in px on a grid (H, W); what lies outside is lost.
+
+    Each is shared by 4 × 4 pixels as a cubic B-spline: shared by 2 × 2, an atom's fine detail would depend on where
+    between the pixels it lies.
+    """
     height, width = shape
-    inside = ((yx >= 0) & (yx < [height - 1, width - 1])).all(axis=1)
-    yx = yx[inside]
+    yx = yx[((yx >= 1) & (yx < [height - 2, width - 2])).all(axis=1)]
     corner = yx.astype(np.intp)
-    fy, fx = (yx - corner).T
-    first = corner[:, 0] * width + corner[:, 1]
-    places = np.concatenate([first, first + 1, first + width, first + width + 1])
-    shares = np.concatenate([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx])
-    return np.bincount(places, shares, minlength=height * width).reshape(shape).astype(np.float32)
+    of_y, of_x = (_shares(f) for f in (yx - corner).T)
+    first = (corner[:, 0] - 1) * width + corner[:, 1] - 1
+    offsets = (np.arange(4) * width)[:, None] + np.arange(4)
+    places = (first[:, None, None] + offsets).ravel()
+    weights = (of_y[:, :, None] * of_x[:, None, :]).ravel()
+    return np.bincount(places, weights, minlength=height * width).reshape(shape).astype(np.float32)
+
+
+def _shares(f: Real) -> Real:
+    """Cubic B-spline at the four pixels around a place (n,) between the middle two → (n, 4)."""
+    g = 1 - f
+    return np.stack([g**3, 4 - 6 * f**2 + 3 * f**3, 4 - 6 * g**2 + 3 * g**3, f**3], axis=1) / 6
