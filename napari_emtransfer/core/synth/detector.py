@@ -147,7 +147,7 @@ def _draw_scanning(rng: Generator, *, milled: bool) -> dict[str, object]:
         "curtain_px": float(rng.uniform(1, 8)),
         # Many files were rescaled or averaged after the scan; then even a scanned image has correlated noise.
         "noise_psf_px": float(rng.uniform(0.3, 0.8) if rng.random() < 0.4 else 0),
-        "line_lag_px": float(rng.uniform(0.3, 2.0) if rng.random() < 0.35 else 0),
+        "line_lag_px": float(rng.uniform(0.3, 1.7) if rng.random() < 0.3 else 0),
         "sharpening": float(rng.uniform(0.2, 1.0) if rng.random() < 0.15 else 0),
         "info_bar": float(rng.uniform(0.05, 0.1) if rng.random() < 0.1 else 0),
     }
@@ -202,15 +202,22 @@ def _illumination(shape: tuple[int, ...], settings: DetectorSettings, rng: Gener
 
 
 def _curtain(shape: tuple[int, ...], settings: DetectorSettings, rng: Generator) -> Grey:
-    """Streaks down the image: the same in all rows but for a slow change, (H, W) or a scalar 1."""
+    """Streaks down the image that change slowly on the way, strong here and faint there: (H, W), or a scalar 1."""
     height, width = shape
-    streaks = rng.normal(size=(2, width))
+    fine, coarse = rng.normal(size=(2, 2, width))
     if not settings.curtaining:
         return np.ones(())
-    streaks = gaussian_filter1d(streaks, settings.curtain_px / 2, axis=1, mode="wrap")
-    streaks /= streaks.std(axis=1, keepdims=True) + 1e-12
+    fine = gaussian_filter1d(fine, settings.curtain_px / 2, axis=1, mode="wrap")
+    coarse = gaussian_filter1d(coarse, min(10 * settings.curtain_px, width / 8), axis=1, mode="wrap")
+    streaks = _standardised(_standardised(fine) * np.exp(_standardised(coarse)))
     turn = np.linspace(0, np.pi / 2, height)[:, None]
     return np.asarray(1 + settings.curtaining * (np.cos(turn) * streaks[0] + np.sin(turn) * streaks[1]))
+
+
+def _standardised(rows: Grey) -> Grey:
+    """Rows (n, W) with mean 0 and variance 1 each."""
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    return np.asarray(centred / (centred.std(axis=1, keepdims=True) + 1e-12))
 
 
 def _streaks(n: int, memory: float, rng: Generator) -> Grey:
