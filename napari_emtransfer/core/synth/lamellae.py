@@ -22,7 +22,7 @@ from napari_emtransfer.core.synth.generator import (
 from napari_emtransfer.core.synth.grains import polycrystal_seeds
 from napari_emtransfer.core.synth.micrograph import Field as Plane2D
 from napari_emtransfer.core.synth.micrograph import Structure
-from napari_emtransfer.core.synth.plane import Bend, Field32, Plane
+from napari_emtransfer.core.synth.plane import Field32, Plane
 from napari_emtransfer.core.synth.surface import Finish, groove, of_pairs
 from napari_emtransfer.core.synth.tessellation import Cells, bent_cells
 
@@ -132,7 +132,7 @@ class Pearlite(StructureGenerator):
         width = widths[(number.astype(np.intp) * 7 + ids * 13) % 997].astype(np.float32)
         wobble, gaps = plane.textures(self.spacing_px, rng, 2)
         width = width * (1 + 0.12 * wobble) - 2 * self.cementite_share * np.maximum(gaps - self._gap_level(), 0)
-        return np.asarray((width / 2 - from_middle) * period / _stretch(bend, normal_y, normal_x), np.float32)
+        return np.asarray((width / 2 - from_middle) * period / bend.straightened(normal_y, normal_x)[0], np.float32)
 
     def _gap_level(self) -> float:
         """Value that a standard Gaussian field exceeds in a share `broken` of the plane, less the ramp of a gap."""
@@ -185,7 +185,3 @@ class FerritePearlite(Pearlite):
 
     def _phases(self, free: NDArray[np.bool_], depth: Field32) -> NDArray[np.integer]:
         return np.where(free & (depth <= 0), 1, 2)
-
-
-def _stretch(bend: Bend, normal_y: NDArray[np.floating], normal_x: NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.maximum(bend.stretch(normal_y, normal_x), 0.3)

@@ -114,7 +114,7 @@ class Bainite(StructureGenerator):
         along, across = sway.x * cosine + sway.y * sine, sway.y * cosine - sway.x * sine
         length = self.lath_px * self.aspect
         key, boundary = jittered_cells(along / length, across / self.lath_px, packets.ids, (length, self.lath_px), rng)
-        stretch = np.maximum(sway.stretch(cosine, -sine), 0.3)
+        stretch = sway.straightened(cosine, -sine)[0]
         return _Laths(key, np.asarray(boundary / stretch, np.float32), _single(along), _single(across))
 
     def _carbides(self, plane: Plane, laths: _Laths, rng: Generator) -> Field32:

@@ -14,6 +14,8 @@ from napari_emtransfer.core.synth.plane import Plane
 
 _ROUNDS: Final = 14
 _NEIGHBOURS: Final = 8
+# A round in which fewer than this find room is the last.
+_NO_ROOM: Final = 0.02
 
 
 def place(
@@ -25,10 +27,10 @@ def place(
     *,
     where: NDArray[np.floating] | None = None,
 ) -> tuple[Field, NDArray[np.intp]]:
-    """Centres (m, 2) of discs that keep `gap_px` from each other, and which (m,) discs they are; large ones first.
+    """Centres (m, 2) of discs that keep `gap_px` from each other, and which (m,) of the n discs they are.
 
-    Random sequential addition, many at a time: discs that collide are thrown again, some times; what then finds no room
-    is left out, so m ≤ n.
+    Random sequential addition, large ones first and many at a time: discs that collide are thrown again, some times;
+    what then finds no room is left out, so m ≤ n.
 
     Parameters
     ----------
@@ -39,23 +41,46 @@ def place(
     where
         Field on the plane's grid: the chance 0..1 that a disc stays where it fell (beyond the edge: that of the edge).
     """
+    order = np.argsort(-radii)
     octave = np.floor(np.log2(radii.max(initial=1e-9) / radii)).astype(int)
-    placed: list[tuple[Field, NDArray[np.intp]]] = []
+    places, placed = np.zeros((len(radii), 2)), np.zeros(len(radii), bool)
+    larger: list[_Placed] = []
     for number in np.unique(octave):
-        waiting = np.flatnonzero(octave == number)
+        waiting = order[octave[order] == number]
         for _ in range(_ROUNDS):
-            if not len(waiting):
-                break
             centres = plane.scatter(len(waiting), margin_px, rng)
             free = _wanted(plane, centres, where, rng)
-            for others, theirs in placed:
-                free[free] = ~_collide(centres[free], radii[waiting[free]], others, radii[theirs], gap_px)
+            alike = np.flatnonzero(placed & (octave == number))
+            for others in [*larger, _Placed(places[alike], radii[alike])]:
+                free[free] = ~others.touch(centres[free], radii[waiting[free]], gap_px)
             free[free] = _first_come(centres[free], radii[waiting[free]], gap_px)
-            placed.append((centres[free], waiting[free]))
+            places[waiting[free]], placed[waiting[free]] = centres[free], True
+            if free.mean() < _NO_ROOM:
+                break
             waiting = waiting[~free]
-    if not placed:
-        return np.zeros((0, 2)), np.zeros(0, np.intp)
-    return np.concatenate([c for c, _ in placed]), np.concatenate([i for _, i in placed])
+            if not len(waiting):
+                break
+        alike = np.flatnonzero(placed & (octave == number))
+        larger.append(_Placed(places[alike], radii[alike]))
+    kept = np.flatnonzero(placed)
+    return places[kept], kept
+
+
+class _Placed:
+    """Discs of like size that have their place; they do not overlap, so only a few can be near a point."""
+
+    def __init__(self, centres: Field, radii: NDArray[np.floating]) -> None:
+        self._radii, self._tree = radii, cKDTree(centres) if len(radii) else None
+
+    def touch(self, centres: Field, radii: NDArray[np.floating], gap_px: float) -> NDArray[np.bool_]:
+        """Which of some discs come closer than the gap."""
+        if self._tree is None or not len(centres):
+            return np.zeros(len(centres), bool)
+        k = min(_NEIGHBOURS, len(self._radii))
+        distance, near = self._tree.query(centres, k=k)
+        distance, near = distance.reshape(-1, k), near.reshape(-1, k)
+        touching: NDArray[np.bool_] = (distance < radii[:, None] + self._radii[near] + gap_px).any(axis=1)
+        return touching
 
 
 def _wanted(plane: Plane, centres: Field, where: NDArray[np.floating] | None, rng: Generator) -> NDArray[np.bool_]:
@@ -67,19 +92,6 @@ def _wanted(plane: Plane, centres: Field, where: NDArray[np.floating] | None, rn
     )
     wanted: NDArray[np.bool_] = rng.uniform(size=len(centres)) < where[row, column]
     return wanted
-
-
-def _collide(
-    centres: Field, radii: NDArray[np.floating], others: Field, their_radii: NDArray[np.floating], gap_px: float
-) -> NDArray[np.bool_]:
-    """Which discs touch one of some others; those are of like size, so only a few can be near."""
-    if not len(others) or not len(centres):
-        return np.zeros(len(centres), bool)
-    k = min(_NEIGHBOURS, len(others))
-    distance, near = cKDTree(others).query(centres, k=k)
-    distance, near = distance.reshape(-1, k), near.reshape(-1, k)
-    touching: NDArray[np.bool_] = (distance < radii[:, None] + their_radii[near] + gap_px).any(axis=1)
-    return touching
 
 
 def _first_come(centres: Field, radii: NDArray[np.floating], gap_px: float) -> NDArray[np.bool_]:

@@ -116,13 +116,23 @@ class Bend:
     def __init__(self, y: Field, x: Field, slopes: list[list[Field32]]) -> None:
         self.y, self.x, self._slopes = y, x, slopes
 
-    def stretch(self, normal_y: NDArray[np.floating], normal_x: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Bent length per true length along a unit normal (H, W): distances divide by it, exact to first order."""
+    def straightened(
+        self, normal_y: NDArray[np.floating], normal_x: NDArray[np.floating]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+        """Bent length per true length across a bent line, by which its distances divide, and its true normal (y, x).
+
+        Exact to first order of the bending: the gradient of a distance n · p′(p) is Jᵀ n.
+
+        Parameters
+        ----------
+        normal_y, normal_x
+            (H, W) unit normal of the line in the bent plane.
+        """
         (yy, yx), (xy, xx) = self._slopes
         along_y = normal_y * (1 + yy) + normal_x * xy
         along_x = normal_y * yx + normal_x * (1 + xx)
-        stretch: NDArray[np.floating] = np.sqrt(along_y**2 + along_x**2)
-        return stretch
+        stretch: NDArray[np.floating] = np.maximum(np.sqrt(along_y**2 + along_x**2), 0.2)
+        return stretch, along_y / stretch, along_x / stretch
 
 
 class _Coarse:

@@ -61,8 +61,7 @@ class _Voids(StructureGenerator):
         points, weights = polycrystal_seeds(plane, self.grain_px, 0.5, 1, rng)
         cells = tessellate(plane.y, plane.x, points, weights)
         tone = rng.normal(0, self.grain_contrast, cells.n)
-        grey: NDArray[np.floating] = tone[cells.ids] - 0.6 * abs(self.grain_contrast) * groove(cells.boundary, 1.2)
-        return grey
+        return np.subtract(tone[cells.ids], 0.6 * abs(self.grain_contrast) * groove(cells.boundary, 1.2))
 
     @classmethod
     def _drawn(cls, rng: Generator, size_px: float) -> dict[str, object]:
@@ -132,8 +131,8 @@ class Pores(_Voids):
         outlines = blobs(centres, sizes[kept], 0.1, long[kept], rng)
         level, _ = painted(plane, outlines)
         torn = plane.noise(max(0.22 * self.diameter_px, 1.5), rng) + 0.5 * plane.noise(1.5, rng)
-        level = level + np.float32(self.raggedness * 0.22 * self.diameter_px) * (torn + 0.2)
-        voids = region(plane, level)
+        eaten = self.raggedness * 0.22 * self.diameter_px * (torn + 0.2)
+        voids = region(plane, np.add(level, eaten, dtype=np.float32))
         phases = np.where(voids.inside, 2, 1)
         return self._structure(self._grey(plane, voids, rng), phases, voids.boundary, voids.ids)
 

@@ -25,6 +25,8 @@ _CANDIDATES: Final = 9
 # Seeds whose weight is below the heaviest's by more than this form a group of their own.
 _GROUP_RATIO: Final = 12.0
 _MAX_GROUPS: Final = 3
+# So many pixels are searched at once that what is computed of them stays in a processor's cache.
+_PIXELS_AT_ONCE: Final = 16384
 # Block edge in px for cells of this mean distance and more; smaller cells take smaller blocks.
 _BLOCKS: Final = ((24.0, 16), (9.0, 8), (0.0, 4))
 
@@ -50,8 +52,8 @@ class Cells:
     ids: NDArray[np.intp]
     other: NDArray[np.intp]
     boundary: Field
-    normal_y: Field
-    normal_x: Field
+    normal_y: NDArray[np.floating]
+    normal_x: NDArray[np.floating]
     n: int
 
 
@@ -91,8 +93,8 @@ def tessellate(
 def bent_cells(bend: Bend, points: Field, weights: Field | None = None, *, metric: Field | None = None) -> Cells:
     """Tessellation of a bent plane: boundaries are curved, distances corrected for the bending to first order."""
     cells = tessellate(bend.y, bend.x, points, weights, metric=metric)
-    true = cells.boundary / bend.stretch(cells.normal_y, cells.normal_x)
-    return Cells(cells.ids, cells.other, true, cells.normal_y, cells.normal_x, cells.n)
+    stretch, normal_y, normal_x = bend.straightened(cells.normal_y, cells.normal_x)
+    return Cells(cells.ids, cells.other, cells.boundary / stretch, normal_y, normal_x, cells.n)
 
 
 def relax(
@@ -169,8 +171,10 @@ def _search(
     groups = _groups(seeds, weights)
     low, high = pixels.min(axis=1), pixels.max(axis=1)
     centres, reach = (low + high) / 2, np.sqrt(((high - low) ** 2).sum(axis=1)) / 2
-    todo, k = np.arange(len(pixels)), _CANDIDATES
-    while len(todo):
+    at_once = max(1, _PIXELS_AT_ONCE // pixels.shape[1])
+    queue = [(np.arange(i, min(i + at_once, len(pixels))), _CANDIDATES) for i in range(0, len(pixels), at_once)]
+    while queue:
+        todo, k = queue.pop()
         asked = [group.nearest(centres[todo], k) for group in groups]
         candidates = np.concatenate([numbers for numbers, _ in asked], axis=1)
         found = _nearest(pixels[todo], centres[todo], candidates, seeds, weights, across)
@@ -181,7 +185,8 @@ def _search(
         for group, (_, distance) in zip(groups, asked, strict=True):
             needed = (np.sqrt(np.maximum(power + group.heaviest, 0)) + far).max(axis=1) + reach[todo]
             short |= distance < needed
-        todo, k = todo[short], 2 * k
+        if short.any():
+            queue.append((todo[short], 2 * k))
     return ids, other, boundary
 
 
