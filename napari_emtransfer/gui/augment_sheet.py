@@ -62,6 +62,11 @@ class SampleView(QWidget):
         self._image = QImage(self.pixels.data, width, height, 3 * width, QImage.Format.Format_RGB888)
         self.update()
 
+    def clear(self) -> None:
+        """Show nothing."""
+        self._image, self.pixels = QImage(), np.zeros((0, 0, 3), np.uint8)
+        self.update()
+
     def paintEvent(self, _event) -> None:  # noqa: ANN001, N802, D102
         if self._image.isNull():
             return

@@ -154,8 +154,9 @@ class Canvas(QObject):
     def _show(self, image: CanvasImage) -> None:
         session, stem = self._session, image.stem
         self._flush_strokes()
-        is_first = self._shown is None
-        self._shown = image
+        before, self._shown = self._shown, image
+        # Beside a micrograph of quite another scale, or of none, the same camera would show a speck or a few pixels.
+        is_first = before is None or not 0.2 < self._scale / scale_of(before.pixel_size_nm) < 5
         annotation = session.labelling.annotation(stem)
         self._watch(None)
         self.layers.show(

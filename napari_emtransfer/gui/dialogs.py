@@ -31,6 +31,13 @@ def ask_image_files(parent: QWidget) -> list[Path]:
     return [Path(name) for name in chosen]
 
 
+def ask_flat_field(parent: QWidget) -> list[Path]:
+    """Images of an even area, of the user's own instrument."""
+    patterns = " ".join(f"*{suffix}" for suffix in sorted(supported_suffixes()))
+    chosen, _ = QFileDialog.getOpenFileNames(parent, "Flat field", "", f"Images ({patterns});;All files (*)")
+    return [Path(name) for name in chosen]
+
+
 def ask_moved_file(parent: QWidget, stem: str) -> Path | None:
     """Where a file is now."""
     chosen, _ = QFileDialog.getOpenFileName(parent, f"Where is {stem} now?")

@@ -15,12 +15,10 @@ class JobBar(QWidget):
 
     cancel_requested = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, cancel_tip: str = "Stop after the file in work; what is added so far stays.") -> None:
         super().__init__()
         self.progress = QProgressBar()
-        self.cancel_button = button(
-            "Cancel", "Stop after the file in work; what is added so far stays.", self.cancel_requested.emit
-        )
+        self.cancel_button = button("Cancel", cancel_tip, self.cancel_requested.emit)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.progress, 1)

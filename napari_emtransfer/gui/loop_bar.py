@@ -83,7 +83,7 @@ class LoopBar(QWidget):
 
     def set_tiles(self, count: TileCount) -> None:
         """Show how far the labelling has come."""
-        self.tile_label.setText(f"{count.done} of {count.total} tiles" if count.total else "No tiles yet")
+        self.tile_label.setText(f"{count.done} of {count.total} tiles" if count.total else "No tiles to label")
         for widget in (self.previous_button, self.next_button):
             widget.setEnabled(count.total > 1)
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout
+from qtpy.QtWidgets import QGridLayout, QGroupBox, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout
 
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.gui import dialogs
 from napari_emtransfer.gui.job_bar import JobBar
 from napari_emtransfer.gui.micrograph_table import MicrographTable
+from napari_emtransfer.gui.synthesize_action import SynthesizeAction
 from napari_emtransfer.gui.thumbnails import thumbnail
 from napari_emtransfer.gui.widgets import button
 
@@ -35,6 +36,7 @@ class MicrographBox(QGroupBox):
         super().__init__("Micrographs")
         self._session, self._bridge = owner.session, owner.bridge
         self.table, self.job_bar = MicrographTable(), JobBar()
+        self.synthesis = SynthesizeAction(owner)
         self._worker: Any = None
         self._stop = threading.Event()
         self._lay_out()
@@ -129,8 +131,9 @@ class MicrographBox(QGroupBox):
         layout.addLayout(domain)
         layout.addLayout(self._build_buttons())
         layout.addWidget(self.job_bar)
+        layout.addWidget(self.synthesis)
 
-    def _build_buttons(self) -> QHBoxLayout:
+    def _build_buttons(self) -> QGridLayout:
         self.add_button = button(
             "Add files …", "Adds image files to the project; the files stay where they are.", self.ask_files
         )
@@ -144,10 +147,12 @@ class MicrographBox(QGroupBox):
             "Takes the selected micrographs and their labels out of the project; the image files stay.",
             self.remove_selected,
         )
-        row = QHBoxLayout()
-        for widget in (self.add_button, self.import_button, self.remove_button):
-            row.addWidget(widget)
-        return row
+        grid = QGridLayout()
+        for index, widget in enumerate(
+            (self.add_button, self.import_button, self.synthesis.button, self.remove_button)
+        ):
+            grid.addWidget(widget, index // 2, index % 2)
+        return grid
 
     def _connect(self) -> None:
         self.table.show_requested.connect(lambda stem: self._bridge.attempt(lambda: self._session.show(stem)))

@@ -158,15 +158,18 @@ class MicrographTable(QTableWidget):
         for column in Column:
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(Column.SPECIMEN, QHeaderView.ResizeMode.Fixed)
+        for column in (Column.SPECIMEN, Column.DOMAIN):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
 
     def _share_room(self) -> None:
-        """Names and specimens may be long: a specimen takes what it needs, at most as much as leaves both the same."""
+        """Names, specimens and domains may be long: each gets what it needs, at most as much as leaves all the same."""
         header = self.horizontalHeader()
-        numbers = sum(header.sectionSize(c) for c in Column if c not in (Column.NAME, Column.SPECIMEN))
-        half = (self.viewport().width() - numbers - thumbnails.EDGE) // 2
-        wanted = max(self.sizeHintForColumn(Column.SPECIMEN), header.sectionSizeHint(Column.SPECIMEN))
-        header.resizeSection(Column.SPECIMEN, max(header.minimumSectionSize(), min(wanted, half)))
+        long = [column for column in (Column.SPECIMEN, Column.DOMAIN) if not self.isColumnHidden(column)]
+        numbers = sum(header.sectionSize(c) for c in Column if c not in (Column.NAME, Column.SPECIMEN, Column.DOMAIN))
+        share = (self.viewport().width() - numbers - thumbnails.EDGE) // (1 + len(long))
+        for column in long:
+            wanted = max(self.sizeHintForColumn(column), header.sectionSizeHint(column))
+            header.resizeSection(column, max(header.minimumSectionSize(), min(wanted, share)))
 
 
 def italic(font: QFont) -> QFont:

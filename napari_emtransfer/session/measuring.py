@@ -89,9 +89,11 @@ class MeasuringController:
         return self._grounds[run].of(tile)
 
     def _live_ground(self, tile: Tile) -> TileGround:
-        """The live head learns from all labels there are, and on top of what the run has learnt from that it uses."""
+        """The live head learns from all labels but synthetic ones, on top of what the run has learnt from."""
         labels = self._labelling.annotation(tile.micrograph)
-        if labels[tile.window.slices].any():
+        if tile.micrograph in self._synthetic:
+            labels = labels[:0]
+        elif labels[tile.window.slices].any():
             return "training tile"
         if labels.any():
             return "training micrograph"

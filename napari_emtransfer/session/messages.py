@@ -24,9 +24,10 @@ class FromEngine:
 
 @dataclass(frozen=True)
 class FromSynthesis:
-    """An event of the process that makes synthetic micrographs."""
+    """An event of a process that makes synthetic micrographs; `helper` counts those that make previews, from 1."""
 
     event: Event
+    helper: int = 0
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Session(MicrographCommands):
         )
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
         self.augmenting = AugmentingController(self._context, self.engine, self.labelling.save_now)
-        self.synthesis = SynthesisController(self._context, self.engine, runner, self.labelling.save_now)
+        self.synthesis = SynthesisController(self._context, runner, self.labelling.save_now)
         self.advice = AdviceController(self._context, self.engine)
         self.measuring = MeasuringController(self._context, self.labelling, self.prediction, self.overlays)
         self.visible: Window | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -13,18 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.errors import SynthesisError
-from napari_emtransfer.core.events import Event, ProgressMade, RunCancelled, RunFailed, RunFinished
+from napari_emtransfer.core.events import TERMINAL, Event, ProgressMade, RunCancelled, RunFailed, RunFinished
 from napari_emtransfer.session.classes import has_classes_of_its_own
 from napari_emtransfer.session.context import Context, require_saved
-from napari_emtransfer.session.engine import EngineController
+from napari_emtransfer.session.engine import DIED
 from napari_emtransfer.session.messages import FromSynthesis, MicrographsChanged
 from napari_emtransfer.session.state import SynthesisPhase, SynthesisState
 from napari_emtransfer.worker.protocol import AddSyntheticRequest, SynthesisPreviewRequest, SynthesizeRequest
 
 if TYPE_CHECKING:
-    from napari_emtransfer.worker.runners import Job, Runner
+    from napari_emtransfer.worker.runners import Engine, Job, Runner
 
-_KEY: Final = "synthesis"
 FOLDER: Final = "synthetic"
 """Of the project; what is added lies there, each time in a folder of its own."""
 PREVIEWS: Final = "previews"
@@ -37,6 +35,8 @@ PREVIEW_EDGE_PX: Final = 512
 
 SynthesisKind = Literal["voronoi", "hrtem"]
 Instrument = Literal["sem", "fib-sem", "camera"]
+_UNITS: Final = {"defocus": "nm", "dose": "e/Å²"}
+USUAL_PIXEL_SIZE_NM: Final[Mapping[str, float]] = {"voronoi": 25.0, "hrtem": 0.02}
 Failed = Callable[[str, str], object]
 
 
@@ -49,9 +49,19 @@ class GeneratorEntry:
     what: str
 
     @property
+    def pixel_size_nm(self) -> float:
+        """A usual pixel size."""
+        return USUAL_PIXEL_SIZE_NM[self.kind]
+
+    @property
     def title(self) -> str:
-        """For a list: "Core shell"."""
-        return self.preset.replace("-", " ").capitalize()
+        """For a list: "Core shell", "Defocus −25 nm"."""
+        series, _, member = self.preset.partition(":")
+        if not member:
+            return series.replace("-", " ").capitalize()
+        if series not in _UNITS:
+            return f"{series.capitalize()} {member.replace('-', ' ')}"
+        return f"{series.capitalize()} {member.replace('-', '−')} {_UNITS[series]}"
 
 
 @dataclass(frozen=True)
@@ -109,14 +119,26 @@ class SynthesisPreview:
     detector: str = ""
 
 
-class SynthesisController:
-    """Asks the engine for previews, and a process of its own for what is added; the project stays usable meanwhile."""
+@dataclass(frozen=True)
+class _Asked:
+    """A preview that somebody waits for."""
 
-    def __init__(
-        self, context: Context, engine: EngineController, runner: Runner, save_now: Callable[[], bool]
-    ) -> None:
-        self._context, self._engine, self._runner, self._save_now = context, engine, runner, save_now
-        self._serial = 0
+    run_id: str
+    done: Callable[[SynthesisPreview], object]
+    failed: Failed
+
+
+class SynthesisController:
+    """Has previews made by a small process that stays while somebody looks, and what is added by one of its own.
+
+    Neither waits for the engine, which may be busy for a minute with features or a prediction, nor keeps it busy.
+    """
+
+    def __init__(self, context: Context, runner: Runner, save_now: Callable[[], bool]) -> None:
+        self._context, self._runner, self._save_now = context, runner, save_now
+        self._serial = self._helper_serial = 0
+        self._helper: Engine | None = None
+        self._asked: _Asked | None = None
         self._job: Job | None = None
         self._run_id = ""
         self.state = SynthesisState()
@@ -133,11 +155,19 @@ class SynthesisController:
         run_id = f"synthesis-{self._serial}"
         few = replace(spec, n=min(spec.n, N_PREVIEWED), edge_px=min(spec.edge_px, PREVIEW_EDGE_PX))
         request = SynthesisPreviewRequest(run_id=run_id, make=few.request(run_id, root / PREVIEWS))
-        self._engine.ask(request, lambda event: _answer(event, done, failed), key=_KEY)
+        if self._asked is not None and self._helper is not None:
+            self._helper.cancel(self._asked.run_id)
+        self._asked = _Asked(run_id, done, failed)
+        if self._helper is None:
+            self._start_helper(request)
+        else:
+            self._helper.request(request)
 
     def stop_preview(self) -> None:
         """Nobody looks any more."""
-        self._engine.forget(_KEY)
+        helper, self._helper, self._asked = self._helper, None, None
+        if helper is not None:
+            helper.close()
 
     def add(self, spec: SynthesisSpec, classes: Mapping[str, str | None]) -> None:
         """Make the micrographs of `spec` and add them with their labels, as a domain and specimens of their own.
@@ -183,6 +213,7 @@ class SynthesisController:
 
     def end(self, timeout: float = 2.0) -> None:
         """The project is being closed: stop, and add nothing."""
+        self.stop_preview()
         job, self._job = self._job, None
         self._run_id = ""
         if job is not None:
@@ -196,6 +227,9 @@ class SynthesisController:
     def apply(self, message: FromSynthesis) -> None:
         """Take an event of the process that makes micrographs; what an earlier one says is dropped."""
         event = message.event
+        if message.helper:
+            self._apply_preview(event, message.helper)
+            return
         if event.run_id != self._run_id:
             return
         match event:
@@ -213,6 +247,20 @@ class SynthesisController:
                 self._context.signals.failed.emit(event.message, event.hint)
 
     # ---- inside
+
+    def _start_helper(self, request: SynthesisPreviewRequest) -> None:
+        self._helper_serial += 1
+        inbox, serial = self._context.inbox, self._helper_serial
+        self._helper = self._runner.start_helper(request, lambda event: inbox.put(FromSynthesis(event, serial)))
+
+    def _apply_preview(self, event: Event, helper: int) -> None:
+        if helper != self._helper_serial:
+            return
+        if isinstance(event, RunFailed) and event.kind == DIED:
+            self._helper = None
+        if self._asked is not None and event.run_id == self._asked.run_id and isinstance(event, TERMINAL):
+            asked, self._asked = self._asked, None
+            _answer(event, asked.done, asked.failed)
 
     def _added(self, event: RunFinished) -> None:
         stems = tuple(event.result["micrographs"])
@@ -259,8 +307,4 @@ def catalogue() -> tuple[GeneratorEntry, ...]:
     # Late: scipy and the generators are of no use to a window in which nothing is synthesised.
     from napari_emtransfer.core.synth.recipe import KINDS, presets
 
-    entries: list[GeneratorEntry] = []
-    for kind in KINDS:
-        with suppress(SynthesisError):  # a kind that this version does not make
-            entries += [GeneratorEntry(kind, name, what) for name, what in presets(kind).items()]
-    return tuple(entries)
+    return tuple(GeneratorEntry(kind, name, what) for kind in KINDS for name, what in presets(kind).items())

@@ -125,8 +125,8 @@ class TileBook:
 
     @property
     def has_labels(self) -> bool:
-        """Whether any micrograph has been labelled, be it that all of it was erased since."""
-        return bool(self._labelled_some & self._grids.keys())
+        """Whether any real micrograph has been labelled, be it that all of it was erased since."""
+        return bool(self._labelled_some & self._counted)
 
     @property
     def n_tiles(self) -> int:

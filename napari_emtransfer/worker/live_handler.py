@@ -247,7 +247,8 @@ def _recipe(project: Project, config: LiveConfig) -> _Recipe:
         return _Recipe(FeatureSource(network), standardization, checkpoint.meta.working_pixel_size_nm)
     # The head is not used: its number of classes does not matter.
     model = build_model(ModelConfig(encoder=config.encoder, n_classes=2), config.weights)
-    records = project.micrographs()
+    everything = project.micrographs()
+    records = [record for record in everything if not record.synthetic] or everything
     chosen = {int(i) for i in np.linspace(0, len(records) - 1, min(len(records), _MAX_VIEWS)).round()}
     views = []
     for i in sorted(chosen):

@@ -102,11 +102,13 @@ class LiveState:
     ) -> None:
         """Gather what was painted or erased since the last call: only chunks that changed are read.
 
+        Synthetic micrographs are left out: they are labelled whole, and a few strokes would drown among them.
         When stopped, the rest is read by the next call. `on_progress` is told the chunks done and those in all.
         """
         records = {record.stem: record for record in project.micrographs()}
         self._grounds = {stem: ground for stem, ground in self._grounds.items() if records.get(stem) == ground.record}
-        changed = [change for record in records.values() for change in self._changes(project, record)]
+        real = [record for record in records.values() if not record.synthetic]
+        changed = [change for record in real for change in self._changes(project, record)]
         for n_done, (record, chunk, stamp) in enumerate(changed):
             if should_stop():
                 return

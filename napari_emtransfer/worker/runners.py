@@ -53,6 +53,9 @@ class Runner(Protocol):
     def start_engine(self, sink: EventSink) -> Engine:
         """A resident worker; EngineReady tells that it is warm, RunFailed("died") that it is gone."""
 
+    def start_helper(self, request: Request, sink: EventSink) -> Engine:
+        """A resident worker for small things that the engine has no time for; it begins with `request`, not warm."""
+
 
 class LocalProcessRunner:
     """Work in processes of this computer.
@@ -76,6 +79,12 @@ class LocalProcessRunner:
         """The resident engine, warming up."""
         process = WorkerProcess(sink, engine=True, beside_window=self._beside_window)
         process.start(WarmRequest())
+        return process
+
+    def start_helper(self, request: Request, sink: EventSink) -> WorkerProcess:
+        """A second process that stays; of the libraries it loads what its requests need."""
+        process = WorkerProcess(sink, engine=True, beside_window=self._beside_window)
+        process.start(request)
         return process
 
 

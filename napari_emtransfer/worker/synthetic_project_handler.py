@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import time
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -16,6 +18,7 @@ from napari_emtransfer.core.data.import_dataset import ImportReport, import_desc
 from napari_emtransfer.core.data.import_description import DatasetDescription, read_description
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.project_records import unique_stem
 from napari_emtransfer.core.data.storage import storage_faults, write_atomic
 from napari_emtransfer.core.errors import EMTransferError, SynthesisError
 from napari_emtransfer.core.events import ProgressMade
@@ -134,14 +137,17 @@ def _imported(project: Project, folder: Path, request: AddSyntheticRequest, repo
     if request.replace_classes:
         names = dict.fromkeys(name for name in request.classes.values() if name)
         project.set_schema(LabelSchema.from_names(list(names)))
-    description = _described(read_description(folder / "dataset.json"), request)
+    taken = {record.specimen for record in project.micrographs()}
+    description = _described(read_description(folder / "dataset.json"), request, taken)
     return import_described(project, folder / "images", folder / "masks", description, progress=report)
 
 
-def _described(found: DatasetDescription, request: AddSyntheticRequest) -> DatasetDescription:
-    """The data set as the project is to see it: its classes, specimens that are like no others, no splits."""
-    names = dict.fromkeys(found.groups.values())
-    specimens = {name: f"{request.domain} {request.make.seed}.{i}" for i, name in enumerate(names, start=1)}
+def _described(found: DatasetDescription, request: AddSyntheticRequest, taken: Set[str]) -> DatasetDescription:
+    """The data set as the project is to see it: its classes, specimens that are like none in `taken`, no splits."""
+    specimens: dict[str, str] = {}
+    preset = "+".join(request.make.presets) or request.make.generator
+    for number, name in enumerate(dict.fromkeys(found.groups.values()), start=1):
+        specimens[name] = unique_stem(f"{preset} {request.make.seed}.{number}", {*taken, *specimens.values()})
     return found.model_copy(
         update={
             "classes": {value: request.classes.get(name) or _UNLABELLED for value, name in found.classes.items()},
@@ -169,7 +175,8 @@ def _of_folder(project: Project, folder: Path) -> list[str]:
 
 def _new_folder(make: SynthesizeRequest) -> Path:
     """A folder that does not exist yet, named after the preset and the seed."""
-    name = f"{'+'.join(make.presets) or make.generator} {make.seed}"
+    preset = re.sub(r"[^\w.+-]+", "_", "+".join(make.presets) or make.generator)
+    name = f"{preset} {make.seed}"
     number = 1
     while (folder := make.out / (name if number == 1 else f"{name} ({number})")).exists():
         number += 1

@@ -45,6 +45,7 @@ class FakeRunner:
     def __init__(self):
         self.jobs: list[FakeProcess] = []
         self.engines: list[FakeProcess] = []
+        self.helpers: list[FakeProcess] = []
 
     def start(self, request, sink):
         self.jobs.append(FakeProcess(sink, [request]))
@@ -53,6 +54,14 @@ class FakeRunner:
     def start_engine(self, sink):
         self.engines.append(FakeProcess(sink))
         return self.engines[-1]
+
+    def start_helper(self, request, sink):
+        self.helpers.append(FakeProcess(sink, [request]))
+        return self.helpers[-1]
+
+    @property
+    def helper(self):
+        return self.helpers[-1]
 
     @property
     def job(self):

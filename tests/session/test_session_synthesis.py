@@ -46,19 +46,21 @@ def result(stems):
 
 def test_everything_that_can_be_made_has_a_sentence():
     entries = catalogue()
-    assert {entry.kind for entry in entries} <= {"voronoi", "hrtem"}
+    assert {entry.kind for entry in entries} == {"voronoi", "hrtem"}
     assert len({(entry.kind, entry.preset) for entry in entries}) == len(entries)
     assert all(entry.what.endswith((".", "!")) and len(entry.what) < 200 for entry in entries)
-    assert "Equiaxed" in [entry.title for entry in entries]
+    titles = {entry.title for entry in entries}
+    assert len(titles) == len(entries)
+    assert {"Equiaxed", "Core shell", "Defocus −25 nm", "Dose 30 e/Å²", "Structure ZnS small"} <= titles
 
 
 def test_a_preview_is_a_few_of_the_same_and_reaches_whoever_asked(session, runner, shown):
     given = ask(session, SynthesisSpec("voronoi", "equiaxed", n=40, edge_px=2048, seed=3, pixel_size_nm=7.0))
-    request = runner.engine.requests[-1]
+    request = runner.helper.requests[-1]
     assert isinstance(request, SynthesisPreviewRequest)
     assert (request.make.n, request.make.shape, request.make.seed) == (4, (512, 512), 3)
     assert (request.make.presets, request.make.pixel_size_nm, request.make.per_specimen) == (("equiaxed",), 7.0, 1)
-    runner.engine.say(RunFinished(run_id=request.run_id, result=shown))
+    runner.helper.say(RunFinished(run_id=request.run_id, result=shown))
     finish(session)
     (preview,) = given
     assert (preview.images == 7).all()
@@ -67,23 +69,51 @@ def test_a_preview_is_a_few_of_the_same_and_reaches_whoever_asked(session, runne
 
 def test_the_newest_question_is_answered(session, runner, shown):
     first, second = ask(session), ask(session)
-    for request in runner.engine.requests[-2:]:
-        runner.engine.say(RunFinished(run_id=request.run_id, result=shown))
+    for request in runner.helper.requests[-2:]:
+        runner.helper.say(RunFinished(run_id=request.run_id, result=shown))
     finish(session)
     assert (len(first), len(second)) == (0, 1)
 
 
+def test_previews_neither_wait_for_the_engine_nor_start_a_process_each(session, runner, shown):
+    n_engine = len(runner.engine.requests)
+    ask(session)
+    ask(session)
+    assert len(runner.engine.requests) == n_engine
+    assert len(runner.helpers) == 1
+    first, _ = runner.helper.requests
+    assert runner.helper.words == [f"cancel {first.run_id}"]
+    session.synthesis.stop_preview()
+    assert runner.helper.words[-1] == "close"
+    ask(session)
+    assert len(runner.helpers) == 2
+
+
+def test_a_helper_that_died_is_started_again(session, runner):
+    given = ask(session)
+    run_id = runner.helper.requests[-1].run_id
+    for name in (run_id, "engine"):
+        runner.helper.say(RunFailed(run_id=name, kind="died", message="Killed.", hint="h"))
+    finish(session)
+    assert given == [("Killed.", "h")]
+    ask(session)
+    runner.helpers[0].say(RunFailed(run_id="engine", kind="died", message="Killed, again."))
+    finish(session)
+    ask(session)
+    assert len(runner.helpers) == 2, "the late word of the first one does not count"
+
+
 def test_a_fault_of_a_preview_comes_with_its_way_out(session, runner, shown, recorder):
     given = ask(session)
-    runner.engine.say(
-        RunFailed(run_id=runner.engine.requests[-1].run_id, kind="flat_field", message="Too even.", hint="Another.")
+    runner.helper.say(
+        RunFailed(run_id=runner.helper.requests[-1].run_id, kind="flat_field", message="Too even.", hint="Another.")
     )
     finish(session)
     assert given == [("Too even.", "Another.")]
     assert recorder.of("failed") == [], "whoever asked shows it"
     given = ask(session)
-    gone = RunFinished(run_id=runner.engine.requests[-1].run_id, result=shown | {"file": "/gone.npz"})
-    runner.engine.say(gone)
+    gone = RunFinished(run_id=runner.helper.requests[-1].run_id, result=shown | {"file": "/gone.npz"})
+    runner.helper.say(gone)
     finish(session)
     assert given[0][0].startswith("The preview could not be read")
 

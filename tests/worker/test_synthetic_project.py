@@ -81,7 +81,7 @@ def test_they_are_a_domain_and_specimens_of_their_own_and_known_as_synthetic(roo
         assert [r.stem for r in records] == done.result["micrographs"]
         assert all(r.synthetic for r in records)
         assert {r.domain for r in records} == {"synthetic equiaxed"}
-        assert [r.specimen for r in records] == ["synthetic equiaxed 5.1", "synthetic equiaxed 5.2"]
+        assert [r.specimen for r in records] == ["equiaxed 5.1", "equiaxed 5.2"]
         assert project.schema.names == ("matrix", "line")
         assert project.named_splits() == {}, "a split of its own would have its test part on synthetic ground"
         assert min(project.labelled().values()) > 0.8, "all but a data bar"
@@ -101,7 +101,7 @@ def test_the_automatic_split_of_a_project_with_real_labels_measures_on_these(roo
         for i in range(2):
             path = tmp_path / f"real{i}.npy"
             np.save(path, np.random.default_rng(i).normal(size=(96, 96)).astype(np.float32))
-            project.add_micrograph(path, specimen=f"S{i}")
+            project.add_micrograph(path, specimen=f"Equiaxed 5.{i + 1}")
             project.annotations.write(f"real{i}", None, np.ones((96, 96), np.uint8))
     ask(request(root, make={"n": 3}))
     with Project.open(root) as project:
@@ -112,6 +112,7 @@ def test_the_automatic_split_of_a_project_with_real_labels_measures_on_these(roo
         assert stems_of(split.validation) < {"real0", "real1"}
         assert len(stems_of(split.train)) == 4
         assert "3 synthetic micrographs are trained on" in split.note
+        assert len({r.specimen for r in project.micrographs()}) == 5, "no specimen is real and synthetic"
 
 
 @pytest.mark.parametrize("step", [1, 3])
