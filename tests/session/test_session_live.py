@@ -352,7 +352,7 @@ def test_without_a_model_nothing_is_left_when_it_is_switched_off(live, runner):
     assert len(asked(runner)) == 1
 
 
-def test_a_finished_training_is_what_it_stands_on_next(live, runner):
+def test_a_finished_training_is_what_it_stands_on_next(no_bundled_weights, live, runner):
     assert asked(runner)[-1].config.weights == "none"
     run, recorder = make_model(live), Recorder(live.signals)
     live.use_model(run)

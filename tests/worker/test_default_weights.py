@@ -189,7 +189,7 @@ def root(tmp_path_factory):
 
 
 def train(root, **changes):
-    wanted = QUICK.model_copy(update={"strategy": "fine-tune", "iterations": 2, **changes})
+    wanted = QUICK.model_copy(update={"weights": "auto", "strategy": "fine-tune", "iterations": 2, **changes})
     events, run_id = [], new_run(root, wanted)
     handle(TrainRequest(run_id=run_id, project=root, config=wanted), events.append, RunControl())
     assert isinstance(events[-1], RunFinished), events[-1]

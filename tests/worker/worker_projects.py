@@ -13,6 +13,7 @@ CLASSES = ("matrix", "particle")
 SHAPE = (96, 128)
 COMPUTE = ComputeConfig(device="cpu", threads=1)
 QUICK = TrainConfig(
+    weights="none",
     encoder="tu-test_resnet",
     iterations=4,
     batch_size=2,
