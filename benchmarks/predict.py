@@ -55,7 +55,9 @@ def synthetic(shape: tuple[int, int], seed: int) -> TrainingImage:
 
 def train_briefly(folder: Path, iterations: int) -> Path:
     """Train a ResNet-18 U-Net for a moment → its checkpoint."""
-    config = TrainConfig(iterations=iterations, batch_size=4, validate_every=iterations)
+    config = TrainConfig(
+        weights="none", encoder="resnet18", iterations=iterations, batch_size=4, validate_every=iterations
+    )
     train = [synthetic((512, 512), seed) for seed in range(4)]
     Trainer(initial_model(config, 2), config, train, [], RunContext("bench", CLASSES, folder)).fit(lambda _event: None)
     return folder / "best.safetensors"

@@ -32,6 +32,7 @@ from napari_emtransfer.core.nn.validation import validate
 
 TARGET = 0.89
 TURN = 25
+NETWORK: dict[str, Any] = {"weights": "none", "encoder": "resnet18"}  # as the plain loop's
 CLASSES = ("matrix", "secondary precipitate", "tertiary precipitate")
 _FP32 = PredictConfig(compute=ComputeConfig(device="cpu", precision="fp32"))
 
@@ -88,7 +89,7 @@ class Ours:
 
     def model(self) -> SegmentationModel:
         """A copy with the averaged weights."""
-        copy = initial_model(TrainConfig(), len(CLASSES))
+        copy = initial_model(TrainConfig(**NETWORK), len(CLASSES))
         copy.load_state_dict(self._trainer.averaged_weights)
         return copy
 
@@ -135,7 +136,7 @@ def main() -> None:
     args = arguments()
     parts = load_split(data_folder() / "nasa_super", "Super1")
     config = TrainConfig(
-        **dict(pair.split("=") for pair in args.set), compute=ComputeConfig(device="cpu", seed=args.seed)
+        **NETWORK | dict(pair.split("=") for pair in args.set), compute=ComputeConfig(device="cpu", seed=args.seed)
     )
     with tempfile.TemporaryDirectory() as folder:
         contestants: list[Any] = []

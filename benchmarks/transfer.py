@@ -88,6 +88,7 @@ def arms(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, TrainConfig
     """Name and configuration of every strategy with every set of weights that it makes sense with."""
     extra = dict(pair.split("=") for pair in args.set)
     base = TrainConfig(
+        encoder="resnet18",  # of the arm from scratch: that of the plain U-Net
         iterations=args.iterations,
         crop_px=args.crop,
         validate_every=max(1, args.iterations // 6),
