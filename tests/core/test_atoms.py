@@ -112,6 +112,14 @@ def test_facets_cut_a_truncated_octahedron():
     assert np.linalg.norm(positions, axis=1).max() > 1.15 * 15
 
 
+def test_a_rough_particle_keeps_its_volume_but_is_no_sphere():
+    lattice, rng = LATTICES["Au"], np.random.default_rng(0)
+    rough = [atoms.crystal(lattice, 15.0, rng, roughness=0.1) for _ in range(12)]
+    assert np.mean([c.n for c in rough]) == pytest.approx(lattice.density * 4 / 3 * np.pi * 15.0**3, rel=0.15)
+    reach = [np.linalg.norm(c.atoms["Au"], axis=1).max() / 15.0 for c in rough]
+    assert np.mean(reach) > 1.08
+
+
 def test_carbon_has_its_density_and_no_atoms_on_top_of_each_other():
     assert number_density(2.0) == pytest.approx(0.1003, abs=1e-4)
     positions = carbon_positions((30.0, 30.0, 20.0), 2.0, np.random.default_rng(0))

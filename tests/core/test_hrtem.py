@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
 
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.synth import ctf, hrtem
@@ -245,6 +246,24 @@ def test_carbon_speckle_has_the_structure_factor_of_the_film():
     assert far == pytest.approx(specimen.carbon.sum(), rel=0.1)
 
 
+def test_particles_lie_on_the_film_and_not_in_its_hole():
+    many = with_(SPHERE, per_100_nm2=(8.0, 8.0), radius_nm=(0.6, 0.7), gap_nm=0.2)
+    specimen = build((256, 256), 0.4, many, Support(hole=0.5, unevenness=0), np.random.default_rng(1))
+    assert len(specimen.particles) > 3
+    smooth = gaussian_filter(specimen.carbon, 4)
+    film = smooth[specimen.view] > 0.5 * smooth.max()
+    assert 0.2 < film.mean() < 0.8
+    inside = specimen.instances[specimen.view] > 0
+    assert film[inside].mean() > 0.75
+
+
+def test_a_specimen_without_room_has_no_particles_and_can_be_imaged():
+    settings = HrtemSettings(particles=SPHERE, support=Support(hole=1.0), slab_nm=1.0)
+    made = hrtem.simulate(SHAPE, seed=0, settings=settings)
+    assert (made.mask == hrtem.SUPPORT).all()
+    assert np.isfinite(made.image).all()
+
+
 def test_absorption_darkens_particles_in_focus():
     settings = HrtemSettings(particles=with_(SPHERE, lattices=("Au",)), support=VACUUM, imaging=IDEAL)
     specimen = build(SHAPE, 0.2, settings.particles, VACUUM, np.random.default_rng(0))
@@ -283,4 +302,4 @@ def test_drawn_settings_are_plausible_and_fast():
     # 0.05 s each on one core; room for a slow machine.
     assert time.process_time() - started < 12
     assert 0.02 < np.mean(shares) < 0.7
-    assert min(shares) > 0
+    assert np.mean(np.array(shares) > 0) > 0.8

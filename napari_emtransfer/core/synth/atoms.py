@@ -18,6 +18,9 @@ Shape = Literal["sphere", "ellipsoid", "faceted"]
 FaultKind = Literal["none", "stacking fault", "twin"]
 # The equator of a sphere may be drawn out by so much, and squeezed across.
 _ELONGATION: Final = 1.5
+# How far from its centre a particle may have atoms, in radii: corners of facets, bumps.
+_REACH: Final = 1.8
+_N_WAVES: Final = 6
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,13 @@ class Crystal:
 
 
 def crystal(
-    lattice: Lattice, radius: float, rng: Generator, *, shape: Shape = "sphere", fault: FaultKind = "none"
+    lattice: Lattice,
+    radius: float,
+    rng: Generator,
+    *,
+    shape: Shape = "sphere",
+    fault: FaultKind = "none",
+    roughness: float = 0.0,
 ) -> Crystal:
     """Cut a particle out of a lattice; in the lattice's own frame.
 
@@ -49,15 +58,20 @@ def crystal(
         "faceted" is a sphere where the lattice names no facets.
     fault
         Through the particle somewhere near its middle; none where the lattice has no plane for it.
+    roughness
+        Standard deviation of a round particle's radius over its surface, relative.
     """
     plane = lattice.fault if fault != "none" else None
     centre = _centre(lattice, plane, radius, rng)
     half_axes = _half_axes(radius, rng) if shape == "ellipsoid" else np.full(3, radius)
-    positions, site = _sites(lattice, centre, 1.8 * radius)
+    positions, site = _sites(lattice, centre, _REACH * radius)
     if plane is not None:
         positions = _faulted(positions, plane, fault)
     positions = positions - centre
-    kept = _inside(positions, lattice, half_axes, shape)
+    if shape == "faceted" and lattice.facets:
+        kept = _within_facets(positions, lattice, radius)
+    else:
+        kept = _within_ellipsoid(positions, half_axes, roughness, rng)
     positions, names = positions[kept], np.array([element for element, _ in lattice.basis])[site[kept]]
     return Crystal({element: positions[names == element] for element in lattice.elements})
 
@@ -149,11 +163,21 @@ def _half_axes(radius: float, rng: Generator) -> Real:
     return np.asarray(radius * axes / axes.mean())
 
 
-def _inside(positions: Real, lattice: Lattice, half_axes: Real, shape: Shape) -> NDArray[np.bool_]:
-    if shape == "faceted" and lattice.facets:
-        normals, distances = _facets(lattice)
-        return np.asarray((positions @ normals.T < half_axes[0] * distances).all(axis=1))
-    return np.asarray(((positions / half_axes) ** 2).sum(axis=1) < 1)
+def _within_ellipsoid(positions: Real, half_axes: Real, roughness: float, rng: Generator) -> NDArray[np.bool_]:
+    scaled = positions / half_axes
+    distance = np.linalg.norm(scaled, axis=1)
+    if not roughness:
+        return np.asarray(distance < 1)
+    # A few waves over the sphere of directions.
+    waves, phases = rng.normal(0, 2.5, (3, _N_WAVES)), rng.uniform(0, 2 * np.pi, _N_WAVES)
+    directions = scaled / np.maximum(distance, 1e-9)[:, None]
+    bumps = np.cos(directions @ waves + phases).sum(axis=1) * np.sqrt(2 / _N_WAVES)
+    return np.asarray(distance < 1 + roughness * bumps)
+
+
+def _within_facets(positions: Real, lattice: Lattice, radius: float) -> NDArray[np.bool_]:
+    normals, distances = _facets(lattice)
+    return np.asarray((positions @ normals.T < radius * distances).all(axis=1))
 
 
 def _facets(lattice: Lattice) -> tuple[Real, Real]:

@@ -163,6 +163,7 @@ def draw(rng: Generator) -> HaadfSettings:
         per_100_nm2=(float(covered[0]), float(covered[1])),
         gap_nm=float(rng.uniform(-0.3, 1.0)),
         shape=("sphere", "ellipsoid", "faceted")[rng.integers(3)],
+        roughness=float(rng.uniform(0.0, 0.1)),
         zone_axis_share=float(rng.uniform(0.2, 0.9)),
         tilt_deg=float(rng.uniform(0.5, 6.0)),
         fault_share=float(rng.uniform(0.0, 0.6)),

@@ -219,6 +219,7 @@ def _drawn_particles(pixel_size: float, rng: Generator) -> Particles:
         per_100_nm2=(float(covered.min()), float(covered.max())),
         gap_nm=float(rng.uniform(-0.3, 1.0)),
         shape=shapes[rng.integers(3)],
+        roughness=float(rng.uniform(0.0, 0.1)),
         zone_axis_share=float(rng.uniform(0.2, 0.9)),
         tilt_deg=float(rng.uniform(0.5, 6.0)),
         fault_share=float(rng.uniform(0.0, 0.6)),

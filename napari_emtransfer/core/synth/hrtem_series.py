@@ -87,7 +87,9 @@ SERIES: Final[Mapping[str, tuple[Domain, ...]]] = {
 DOMAINS: Final[Mapping[str, Domain]] = {domain.name: domain for domains in SERIES.values() for domain in domains}
 
 
-def series(name: str, shape: tuple[int, int], *, seed: int) -> Iterator[tuple[str, SyntheticMicrograph]]:
+def series(
+    name: str, shape: tuple[int, int], *, seed: int, pixel_size_angstrom: float = 0.2
+) -> Iterator[tuple[str, SyntheticMicrograph]]:
     """Every domain of a series in turn, of one specimen where only the imaging differs: its exit wave is computed once.
 
     Parameters
@@ -106,7 +108,7 @@ def series(name: str, shape: tuple[int, int], *, seed: int) -> Iterator[tuple[st
     prepared = None
     for domain in SERIES[name]:
         if prepared is None or prepared.settings.particles != domain.particles:
-            prepared = prepare(shape, seed=seed, settings=domain.settings(rng))
+            prepared = prepare(shape, seed=seed, settings=domain.settings(rng, pixel_size_angstrom=pixel_size_angstrom))
             yield domain.name, micrograph(prepared)
         else:
-            yield domain.name, micrograph(prepared, domain.imaging(rng))
+            yield domain.name, micrograph(prepared, domain.imaging(rng, pixel_size_angstrom))

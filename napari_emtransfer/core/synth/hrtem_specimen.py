@@ -16,14 +16,14 @@ from napari_emtransfer.core.synth import atoms
 from napari_emtransfer.core.synth.atoms_lattices import LATTICES
 from napari_emtransfer.core.synth.generator import Settings, Share
 from napari_emtransfer.core.synth.hrtem_masks import particle_region
-from napari_emtransfer.core.synth.hrtem_support import Support, films
+from napari_emtransfer.core.synth.hrtem_support import Support, films, presence
 from napari_emtransfer.core.synth.scattering import Grid, deposit
 
 Real = NDArray[np.float64]
 Map = NDArray[np.float32]
 # Around the picture: what a lens brings in from outside, and where the FFT's edges meet.
 MARGIN_PX: Final = 32
-_TRIES: Final = 200
+_TRIES_PER_PARTICLE: Final = 40
 
 
 def _known(name: str) -> str:
@@ -33,7 +33,7 @@ def _known(name: str) -> str:
 
 
 LatticeName = Annotated[str, AfterValidator(_known)]
-Radius = Annotated[float, Field(gt=0.2, le=30)]
+Radius = Annotated[float, Field(ge=0.4, le=30)]
 
 
 class Particles(Settings):
@@ -46,13 +46,15 @@ class Particles(Settings):
     radius_nm
         Least and greatest; uniform between.
     per_100_nm2
-        Least and greatest number in 10 nm × 10 nm; at least one particle is placed where there is room.
+        Least and greatest number in 10 nm × 10 nm; at least one particle is placed where there is room, none in a hole.
     gap_nm
         Least distance between two surfaces, were they spheres; negative lets them overlap in projection.
     zone_axis_share
         Part of the particles that are near a zone axis; the others lie anyhow.
     tilt_deg
         Standard deviation of each component of the tilt off that axis.
+    roughness
+        Relative standard deviation of a round particle's radius over its surface.
     fault_share
         Part of the particles with a stacking fault or a twin, where the lattice has a plane for it.
     """
@@ -62,6 +64,7 @@ class Particles(Settings):
     per_100_nm2: tuple[float, float] = (0.6, 3.0)
     gap_nm: float = 1.0
     shape: atoms.Shape = "sphere"
+    roughness: float = Field(default=0.0, ge=0, le=0.3)
     zone_axis_share: Share = 0.5
     tilt_deg: float = Field(default=2.0, ge=0, le=90)
     fault_share: Share = 0.3
@@ -115,7 +118,7 @@ class Specimen:
     slabs
         In the order in which the beam meets them.
     focus
-        Depth in Å of the particles' middle, where zero defocus is.
+        Depth in Å of the particles' middle, where zero defocus is; without any, the support's.
     b_factors
         Element → Debye–Waller B in Å².
     instances
@@ -172,19 +175,21 @@ def build(
     """
     height, width = (next_fast_len(n + 2 * MARGIN_PX, real=True) for n in shape)
     grid = Grid((height, width), pixel_size_angstrom)
-    placed = _place(shape, pixel_size_angstrom, particles, support, rng)
+    present = presence(grid, support.hole, rng)
+    placed = _place(shape, grid, particles, support, present, rng)
     instances = np.zeros(grid.shape, np.int32)
     for number, particle in enumerate(placed, start=1):
         where, region = particle_region(_to_grid(particle.positions, grid), grid)
         instances[where][region] = number
-    slabs = _slabs(grid, placed, support, slab_nm, rng)
-    focus = float(np.mean([particle.positions[:, 2].mean() for particle in placed]))
+    slabs = _slabs(grid, placed, support, present, slab_nm, rng)
+    depths = [particle.positions[:, 2].mean() for particle in placed]
+    focus = float(np.mean(depths)) if depths else support.depth / 2
     b_factors = {element: LATTICES[one.lattice].b_factor for one in placed for element in one.atoms}
     return Specimen(shape, grid, slabs, focus, b_factors, instances, tuple(placed))
 
 
 def _slabs(
-    grid: Grid, placed: list[Placed], support: Support, slab_nm: float | None, rng: Generator
+    grid: Grid, placed: list[Placed], support: Support, present: Map, slab_nm: float | None, rng: Generator
 ) -> tuple[Slab, ...]:
     elements = {element for one in placed for element in one.atoms}
     atoms_of = {e: np.concatenate([one.atoms[e] for one in placed if e in one.atoms]) for e in sorted(elements)}
@@ -192,7 +197,7 @@ def _slabs(
     low, high = float(depths.min()), float(depths.max()) + 1e-6
     n = 1 if slab_nm is None else max(1, int(np.ceil((high - low) / (10 * slab_nm))))
     edges = np.linspace(low, high, n + 1)
-    carbon = films(grid, support, edges, rng)
+    carbon = films(grid, support, present, edges, rng)
     slabs = []
     for first, last, film in zip(edges[:-1], edges[1:], carbon, strict=True):
         counts = {}
@@ -210,26 +215,31 @@ def _to_grid(positions: Real, grid: Grid) -> Real:
 
 
 def _place(
-    shape: tuple[int, int], pixel_size: float, particles: Particles, support: Support, rng: Generator
+    shape: tuple[int, int], grid: Grid, particles: Particles, support: Support, present: Map, rng: Generator
 ) -> list[Placed]:
-    size = np.array(shape) * pixel_size / 10
+    size = np.array(shape) * grid.pixel_size / 10
     n = max(1, round(float(rng.uniform(*particles.per_100_nm2) * np.prod(size) / 100)))
-    centres: list[Real] = []
-    radii: list[float] = []
-    for _ in range(_TRIES):
-        if len(radii) == n:
-            break
+    centres, radii = np.empty((n, 2)), np.empty(n)
+    found = 0
+    for _ in range(_TRIES_PER_PARTICLE * n):
         radius = float(rng.uniform(*particles.radius_nm))
         # Some are cut by the picture's edge, as in any picture; the first is not.
-        over = 0.5 * radius if radii else -min(radius, 0.4 * float(size.min()))
+        over = 0.5 * radius if found else -min(radius, 0.25 * float(size.min()))
         centre = rng.uniform(-over, size + over)
-        free = (
-            np.linalg.norm(c - centre) >= r + radius + particles.gap_nm for c, r in zip(centres, radii, strict=True)
-        )
-        if all(free):
-            centres.append(centre)
-            radii.append(radius)
-    return [_particle(c, r, particles, support, rng) for c, r in zip(centres, radii, strict=True)]
+        apart = np.hypot(*(centres[:found] - centre).T) - radii[:found] - radius
+        if (apart >= particles.gap_nm).all() and _at(centre, grid, present) > 0.5:
+            centres[found], radii[found] = centre, radius
+            found += 1
+        if found == n:
+            break
+    placed = zip(centres[:found], radii[:found], strict=True)
+    return [_particle(centre, float(radius), particles, support, rng) for centre, radius in placed]
+
+
+def _at(centre: Real, grid: Grid, map_: Map) -> float:
+    """Value of a map on the grid at (y, x) in nm of the picture, or at the grid's edge next to it."""
+    y, x = np.clip(np.rint(10 * centre / grid.pixel_size + MARGIN_PX), 0, np.array(grid.shape) - 1).astype(int)
+    return float(map_[y, x])
 
 
 def _particle(centre: Real, radius: float, particles: Particles, support: Support, rng: Generator) -> Placed:
@@ -239,7 +249,9 @@ def _particle(centre: Real, radius: float, particles: Particles, support: Suppor
     fault: atoms.FaultKind = "none"
     if rng.random() < particles.fault_share:
         fault = "twin" if rng.random() < 0.5 else "stacking fault"
-    crystal = atoms.crystal(lattice, 10 * radius, rng, shape=particles.shape, fault=fault)
+    crystal = atoms.crystal(
+        lattice, 10 * radius, rng, shape=particles.shape, fault=fault, roughness=particles.roughness
+    )
     if rng.random() < particles.zone_axis_share:
         rotation = atoms.zone_axis_rotation(lattice, rng, tilt_deg=particles.tilt_deg)
     else:

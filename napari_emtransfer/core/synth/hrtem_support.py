@@ -40,11 +40,13 @@ class Support(Settings):
         return 10 * self.thickness_nm if self.kind == "carbon" else 0.0
 
 
-def films(grid: Grid, support: Support, edges: Real, rng: Generator) -> list[Map | None]:
-    """Carbon atoms per pixel between each two `edges` (n + 1,) in Å, of a support at 0 ≤ z ≤ its thickness."""
+def films(grid: Grid, support: Support, present: Map, edges: Real, rng: Generator) -> list[Map | None]:
+    """Carbon atoms per pixel between each two `edges` (n + 1,) in Å, of a support at 0 ≤ z ≤ its thickness.
+
+    `present` is what `presence` gave.
+    """
     if support.kind == "vacuum":
         return [None] * (len(edges) - 1)
-    present = _present(grid, support.hole, rng)
     if support.kind == "graphene":
         sheet = _graphene(grid, rng) * present
         here = min(int(np.searchsorted(edges, 0.0, side="right")), len(edges) - 1) - 1
@@ -72,10 +74,10 @@ def _smooth(grid: Grid, scale: float, rng: Generator) -> Map:
     return np.asarray(field / (field.std() + 1e-12), np.float32)
 
 
-def _present(grid: Grid, hole: float, rng: Generator) -> Map:
-    """1 where the film is, 0 in a hole that takes so much of the grid, its edge rough and some Å wide."""
+def presence(grid: Grid, hole: float, rng: Generator) -> Map:
+    """1 where the film is, 0 in a hole that takes so much of the grid (H, W), its edge rough and some Å wide."""
     if hole <= 0:
-        return np.ones((1, 1), np.float32)
+        return np.ones(grid.shape, np.float32)
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in grid.shape)
     angle = rng.uniform(0, 2 * np.pi)
     slope = np.sin(angle) * y[:, None] + np.cos(angle) * x[None, :]
