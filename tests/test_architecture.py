@@ -17,7 +17,16 @@ MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
 SHORT_FUNCTION_LINES = 25
 SHORT_FUNCTIONS_AT_LEAST = 0.85
-HEAVY = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "lightning_fabric", "albumentations", "rsciio"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation_models_pytorch",
+    "lightning_fabric",
+    "albumentations",
+    "rsciio",
+    "abtem",
+}
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
