@@ -147,7 +147,7 @@ class SynthesizeRequest(_Message):
     run_id: str
     generator: Literal["voronoi", "hrtem"]
     out: Path
-    n: int = Field(ge=1, le=1_000_000)
+    n: int = Field(ge=1, le=100_000)
     presets: tuple[str, ...] = ()
     shape: tuple[int, int] = (512, 512)
     seed: int = Field(default=0, ge=0)

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.readers import read_micrograph
-from napari_emtransfer.core.errors import StorageError
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RunStarted
 from napari_emtransfer.core.synth.dataset import DatasetWriter, check_target, new_dataset, plan
+from napari_emtransfer.core.synth.dataset_files import check_space
 from napari_emtransfer.core.synth.flat_field import FlatField, measure
 from napari_emtransfer.core.synth.generate import realize
 from napari_emtransfer.core.synth.recipe import check_preset, check_shape
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.protocol import SynthesizeRequest
-
-_NOTHING_LEFT = "Nothing was left behind; free some space or make fewer or smaller micrographs."
 
 
 def synthesize(request: SynthesizeRequest, emit: Emit, control: RunControl) -> dict[str, Any]:
@@ -40,15 +38,13 @@ def synthesize(request: SynthesizeRequest, emit: Emit, control: RunControl) -> d
         check_preset(request.generator, preset)
     check_shape(request.shape)
     check_target(request.out)
+    check_space(request.out.expanduser().resolve(), request.n, request.shape)
     flat_field = _flat_field(request, emit)
     emit(RunStarted(run_id=request.run_id, n_steps=request.n))
     began = time.monotonic()
-    try:
-        with new_dataset(request.out, request.generator, request.seed) as writer:
-            _say_found(request, writer, emit)
-            omits = _make_all(request, flat_field, writer, emit, control)
-    except StorageError as error:
-        raise StorageError(error.message, _NOTHING_LEFT) from error
+    with new_dataset(request.out, request.generator, request.seed) as writer:
+        _say_found(request, writer, emit)
+        omits = _make_all(request, flat_field, writer, emit, control)
     result = _result(request, writer, flat_field, time.monotonic() - began) | {"omits": omits}
     if control.cancelled:
         raise Cancelled(result)
@@ -119,7 +115,7 @@ def _result(
     n = len(writer.images)
     return {
         "images": writer.images,
-        "dataset": str(request.out) if n else None,
+        "dataset": str(writer.folder) if n else None,
         "n_wanted": request.n,
         "specimens": writer.specimens,
         "classes": list(writer.classes),

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from napari_emtransfer.core.data.import_dataset import import_dataset
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.errors import LabelError, StorageError, SynthesisError
-from napari_emtransfer.core.synth import dataset
+from napari_emtransfer.core.synth import dataset_files
 from napari_emtransfer.core.synth.dataset import new_dataset, plan
 from napari_emtransfer.core.synth.generate import realize, regenerate
 
@@ -135,7 +136,7 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_taken(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    whole = dataset.write_atomic
+    whole = dataset_files.write_atomic
     written = []
 
     def full(path, data):
@@ -144,7 +145,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         written.append(path)
         whole(path, data)
 
-    monkeypatch.setattr(dataset, "write_atomic", full)
+    monkeypatch.setattr(dataset_files, "write_atomic", full)
     with pytest.raises(StorageError, match="disk is full"):
         write(tmp_path / "set")
     assert len(written) == 6
@@ -161,6 +162,31 @@ def test_an_interrupt_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_given_back_when_nothing_comes_of_it(tmp_path):
+    (tmp_path / "set").mkdir()
+    with new_dataset(tmp_path / "set", "voronoi", 0):
+        assert not (tmp_path / "set").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_found_out_at_once(tmp_path, monkeypatch):
+    def busy(path):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    (tmp_path / "set").mkdir()
+    monkeypatch.setattr("pathlib.Path.rmdir", busy)
+    with pytest.raises(StorageError, match="cannot be replaced"), new_dataset(tmp_path / "set", "voronoi", 0):
+        pass
+
+
+def test_the_folder_may_be_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    said = write(Path("inner"), n=1)
+    assert len(said["groups"]) == 1
+    assert (tmp_path / "here" / "inner" / "dataset.json").is_file()
 
 
 def test_nothing_made_is_no_data_set(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RunCancelled, RunFailed, RunFinished, RunStarted
-from napari_emtransfer.core.synth import dataset
+from napari_emtransfer.core.synth import dataset_files
 from napari_emtransfer.core.synth.detector import DetectorSettings, expose
 from napari_emtransfer.worker.handlers import RunControl, handle
 from napari_emtransfer.worker.protocol import SynthesizeRequest, from_line, to_line
@@ -125,11 +125,18 @@ def test_a_full_disk_says_that_nothing_is_left(tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset, "write_atomic", full)
+    monkeypatch.setattr(dataset_files, "write_atomic", full)
     failed = run(ask(tmp_path / "set"))[-1]
     assert failed.kind == "storage"
     assert "disk is full" in failed.message
     assert "Nothing was left behind" in failed.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_found_out_before_anything_is_made(tmp_path):
+    failed = run(ask(tmp_path / "below" / "set", n=100_000, shape=(4096, 4096)))[-1]
+    assert failed.kind == "storage"
+    assert "100000 micrographs of 4096 × 4096 pixels need about" in failed.message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,30 +6,28 @@ are complete: a killed run leaves nothing that could be taken for a data set, a 
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Unpack
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from napari_emtransfer import __version__
 from napari_emtransfer.core.data.labels import MAX_CLASSES
 from napari_emtransfer.core.data.storage import file_lock, storage_faults, write_atomic
 from napari_emtransfer.core.errors import StorageError, SynthesisError
+from napari_emtransfer.core.synth.dataset_files import all_or_nothing, write_micrograph
 from napari_emtransfer.core.synth.micrograph import SyntheticMicrograph
 from napari_emtransfer.core.synth.recipe import Drawn, Kind, Recipe, child_seed, draw_recipe, same_specimen
 
 _PARTIAL: Final = ".partial"
 _LOCK: Final = ".lock"
 _LOCK_SECONDS: Final = 0.2
-_NM_PER_CM: Final = 1e7
 
 
 @dataclass(frozen=True)
@@ -119,18 +117,14 @@ class DatasetWriter:
         SynthesisError
             When the data set would have more classes than a mask can tell apart.
         """
-        stem, size = planned.stem, made.pixel_size_nm
-        with storage_faults(self._partial):
-            _write_tiff(self._partial / "images" / f"{stem}.tif", _digits(made), size)
-            _write_png(self._partial / "masks" / f"{stem}.png", self._values_of(made.classes)[made.mask])
-            if made.boundaries is not None:
-                _write_png(self._partial / "boundaries" / f"{stem}.png", made.boundaries * np.uint8(255))
-            if made.instances is not None:
-                _write_tiff(self._partial / "instances" / f"{stem}.tif", _smallest(made.instances), size)
-        self.images.append(str(self.folder / "images" / f"{stem}.tif"))
+        stem = planned.stem
+        values = self._values_of(made.classes)
+        with all_or_nothing(self.folder):
+            image = write_micrograph(self._partial, stem, made, values)
+        self.images.append(str(self.folder / image.relative_to(self._partial)))
         self._groups[stem] = planned.specimen
         self._presets[planned.specimen] = planned.recipe.preset
-        self._pixel_sizes[stem] = size
+        self._pixel_sizes[stem] = made.pixel_size_nm
         self._recipes[stem] = made.recipe
         self._omits[planned.recipe.preset] = list(made.omits)
 
@@ -158,8 +152,6 @@ class DatasetWriter:
         }
         write_atomic(self._partial / "dataset.json", (json.dumps(description, indent=1) + "\n").encode())
         (self._partial / _LOCK).unlink(missing_ok=True)
-        if self.folder.exists():
-            self.folder.rmdir()  # it was empty
         self._partial.rename(self.folder)
 
 
@@ -174,28 +166,50 @@ def new_dataset(folder: Path, kind: Kind, seed: int) -> Iterator[DatasetWriter]:
     StorageError
         When the disk refuses, or another program writes the same data set.
     """
+    folder = folder.expanduser().resolve()
     writer = DatasetWriter(folder, kind, seed)
     partial = writer._partial
     check_target(folder)
-    with storage_faults(folder):
+    was_there = folder.exists()
+    with all_or_nothing(folder):
         partial.mkdir(parents=True, exist_ok=True)
     try:
         with _alone(partial):
+            _make_way(folder)
             writer.found_partial = any(child.name != _LOCK for child in partial.iterdir())
             _clear(partial)
             yield writer
         if writer.images:
-            with storage_faults(folder):
+            with all_or_nothing(folder):
                 writer._close()
-        else:
-            shutil.rmtree(partial, ignore_errors=True)
+            return
     except _BusyError as busy:
         raise StorageError(
             f"Another program is writing a data set to {str(folder)!r}.", "Wait for it, or choose another folder."
         ) from busy
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _take_back(partial, folder, was_there=was_there)
         raise
+    _take_back(partial, folder, was_there=was_there)
+
+
+def _make_way(folder: Path) -> None:
+    """Remove an empty folder now: one that cannot be replaced, a mounted disk, would be found out after hours."""
+    check_target(folder)
+    try:
+        if folder.exists():
+            folder.rmdir()
+    except OSError as error:
+        raise StorageError(
+            f"The folder {str(folder)!r} cannot be replaced: {error.strerror}.", "Name one below it."
+        ) from error
+
+
+def _take_back(partial: Path, folder: Path, *, was_there: bool) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    if was_there:
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
 
 
 class _BusyError(Exception):
@@ -249,30 +263,3 @@ def _splits(groups: Mapping[str, str], presets: Mapping[str, str]) -> dict[str, 
         return {}
     parts = [part for part in ("train", "val", "test") if part in part_of.values()]
     return {"synthetic": {part: [stem for stem, of in groups.items() if part_of[of] == part] for part in parts}}
-
-
-def _digits(made: SyntheticMicrograph) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The image in the depth of its detector."""
-    detector = made.recipe.get("detector") or {}
-    if detector.get("bits") == 8:
-        return np.round(made.image * 255).astype(np.uint8)
-    return np.round(made.image * 65535).astype(np.uint16)
-
-
-def _smallest(instances: NDArray[np.int32]) -> NDArray[np.uint16] | NDArray[np.uint32]:
-    return instances.astype(np.uint16) if instances.max(initial=0) < 2**16 else instances.astype(np.uint32)
-
-
-def _write_tiff(path: Path, pixels: NDArray[Any], pixel_size_nm: float) -> None:
-    per_cm = _NM_PER_CM / pixel_size_nm
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, resolution=(per_cm, per_cm), resolutionunit="CENTIMETER", metadata=None)
-    write_atomic(path, file.getvalue())
-
-
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="png")
-    write_atomic(path, file.getvalue())
