@@ -55,7 +55,7 @@ def test_two_strokes_bring_an_overlay_and_a_third_changes_it(hands, real_data):
     hands.wait(lambda: live.state.phase == "waiting", "the hint without labels", 90)
     stroke(hands, truth, 1)
     hands.wait(lambda: live.state.phase == "updating", "the update", 10)
-    hands.wait(lambda: live.state.phase == "waiting", "the hint with one class", 30)
+    hands.wait(lambda: live.state.phase == "waiting", "the hint with one class", 90)
     assert "second class" in hands.dock.loop_bar.live_label.text()
     assert not mask.any()
 
