@@ -174,6 +174,7 @@ class Fitter:
             return
         fresh = initial_model(config.model_copy(update={"weights": "none"}), len(self.classes))
         model.segmentation_head.load_state_dict(fresh.segmentation_head.state_dict())
+        model.new_parts |= {"segmentation_head"}
         said = f"The run {config.weights.removeprefix('run:')} knew the classes {', '.join(known)}: the head is new."
         self.emit(NoticePosted(run_id=self.run.id, message=said))
 

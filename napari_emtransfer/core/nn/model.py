@@ -19,7 +19,7 @@ from napari_emtransfer.core.errors import EMTransferError
 class SegmentationModel(nn.Module):
     """Encoder, decoder and head: (N, 1, H, W) standardised intensities → (N, C, H, W) logits.
 
-    H and W are multiples of `stride`.
+    H and W are multiples of `stride`. `new_parts` are those that came from no weights: random until they are trained.
     """
 
     def __init__(self, config: ModelConfig, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
@@ -28,6 +28,7 @@ class SegmentationModel(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.segmentation_head = head
+        self.new_parts = frozenset({"encoder", "decoder", "segmentation_head"})
 
     @property
     def stride(self) -> int:

@@ -18,11 +18,12 @@ from napari_emtransfer.core.nn.bank import Bank
 from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.dataset import PatchSampler
 from napari_emtransfer.core.nn.ground import ArrayView, HeldOutRegion, TrainingImage, View
+from napari_emtransfer.core.nn.head_fit import fit_head
 from napari_emtransfer.core.nn.losses import SegmentationLoss, class_weights_of
 from napari_emtransfer.core.nn.model import SegmentationModel, build_model
 from napari_emtransfer.core.nn.normalization import adapt, batch_norms
 from napari_emtransfer.core.nn.outcome import Best, FitResult, RunContext, StopReason
-from napari_emtransfer.core.nn.pace import Pace
+from napari_emtransfer.core.nn.pace import Pace, validation_interval
 from napari_emtransfer.core.nn.prefetch import prefetched
 from napari_emtransfer.core.nn.stage_control import BEGINS, RESUMED, StageControl
 from napari_emtransfer.core.nn.step import Optimization
@@ -30,7 +31,7 @@ from napari_emtransfer.core.nn.strategy import cautions, check_rates, plan_of, r
 from napari_emtransfer.core.nn.validation import Validation, validate
 from napari_emtransfer.core.rates import resolve_weights
 
-__all__ = ["FitResult", "RunContext", "StopReason", "Trainer", "initial_model", "validation_interval"]
+__all__ = ["FitResult", "RunContext", "StopReason", "Trainer", "initial_model"]
 
 Emit = Callable[[events.Event], None]
 
@@ -91,7 +92,8 @@ class Trainer:
         adaptation: Sequence[View] = (),
     ) -> None:
         check_rates(config)
-        self._config, self._context, self._held_out, self._resume = config, context, held_out, resume
+        self._config, self._context, self._resume = config, context, resume
+        self._train, self._held_out = train, held_out
         self._sampler = PatchSampler(
             train,
             len(context.classes),
@@ -154,6 +156,7 @@ class Trainer:
         if self._resume is None:
             policy = resolve_normalization(config)
             adapt(self.model, policy, self._adaptation, crop_px=config.crop_px, seed=config.compute.seed)
+            fit_head(self.model, self._train, config.compute.seed)
         self._optimization = Optimization(self.model, config, self._plan, self._loss, self.device, self._notify)
         self._stages = StageControl(len(self._plan.stages), config.plateau, validates=bool(self._held_out))
         self._stored = Bank(self._context, self._optimization, self._stages, self._emit, Best())
@@ -289,12 +292,3 @@ class Trainer:
 
     def _notify(self, message: str) -> None:
         self._emit(events.NoticePosted(run_id=self._context.run_id, message=message))
-
-
-def validation_interval(wanted: int, cost: float) -> int:
-    """Iterations between validations: as wanted, or so many that validating takes about half as long as training.
-
-    `cost` is pixels of a validation over pixels of a training step; a forward pass takes a third of a step. By
-    pixels, not by the clock, so that the same run validates at the same iterations on any machine.
-    """
-    return wanted * max(1, math.ceil(cost / 3 / (0.5 * wanted)))

@@ -223,6 +223,7 @@ def _fill(
     if report.problems:
         raise _does_not_fit(source, model, report)
     model.load_state_dict(model.state_dict() | fitting)
+    model.new_parts = frozenset(report.new)
     return report
 
 

@@ -11,9 +11,9 @@ from napari_emtransfer.core.errors import DeviceError, EMTransferError, LabelErr
 from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.ground import TrainingImage
 from napari_emtransfer.core.nn.model import build_model
-from napari_emtransfer.core.nn.pace import Pace
+from napari_emtransfer.core.nn.pace import Pace, validation_interval
 from napari_emtransfer.core.nn.strategy import encoder_rate, plan_of, schedule
-from napari_emtransfer.core.nn.trainer import initial_model, validation_interval
+from napari_emtransfer.core.nn.trainer import initial_model
 
 
 def of(events, kind):

@@ -1,0 +1,119 @@
+"""A new head on a pretrained decoder, fitted in closed form before the first step.
+
+Decoder features that were trained to be read by a ridge classifier are worth reading before they are changed: a head
+at random sends its own errors back through them first (Kumar et al., "Fine-tuning can distort pretrained features",
+ICLR 2022). One pass over the labelled tiles without gradients, and one small linear system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_emtransfer.core.data.labels import IGNORE_INDEX
+from napari_emtransfer.core.nn.ground import TrainingImage
+from napari_emtransfer.core.nn.model import SegmentationModel
+
+_MOST_TILES: Final = 64
+_TILE_PX: Final = 256
+_PIXELS_PER_TILE: Final = 600
+_RIDGE: Final = 1e-2
+_SCALES: Final = tuple(float(s) for s in np.geomspace(1, 30, 12))
+
+
+@torch.no_grad()
+def fit_head(model: SegmentationModel, train: Sequence[TrainingImage], seed: int) -> bool:
+    """Fill the head of `model` in place with a ridge classifier of its decoder's features → whether that was done.
+
+    It is done where the head alone is new, and is one convolution at full resolution, as a U-Net's is. Pixels count as
+    1/√(area of their class): counted alike they would drown a rare class, and rare classes made as heavy as common ones
+    are found everywhere. The scale of the logits is the one of least cross-entropy on the pixels fitted.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode as to its norms: their running statistics are used.
+    train
+        Labelled tiles; at most 64 of them are looked at, at most 600 pixels of each.
+    """
+    convolution = _single_convolution(model)
+    if convolution is None or model.new_parts != {"segmentation_head"}:
+        return False
+    training = model.training
+    model.eval()
+    parts = list(_pixels(model, convolution, train, np.random.default_rng(seed)))
+    model.train(training)
+    features, targets = torch.cat([f for f, _ in parts]), torch.cat([t for _, t in parts])
+    solution = _solve(features, targets, model.n_classes)
+    scale = _best_scale(_with_constant(features) @ solution, targets)
+    weights = (solution * scale).T
+    convolution.weight.copy_(weights[:, :-1].reshape(convolution.weight.shape))
+    cast(Tensor, convolution.bias).copy_(weights[:, -1])
+    return True
+
+
+def _single_convolution(model: SegmentationModel) -> nn.Conv2d | None:
+    """The head's only layer, where it is a plain convolution that keeps the size."""
+    layers = [m for m in model.segmentation_head.modules() if not list(m.children()) and not isinstance(m, nn.Identity)]
+    match layers:
+        case [nn.Conv2d(kernel_size=(k, w), padding=(p, q), stride=(1, 1), groups=1) as only] if only.bias is not None:
+            return only if k == w and p == q == k // 2 else None
+    return None
+
+
+def _pixels(
+    model: SegmentationModel, convolution: nn.Conv2d, train: Sequence[TrainingImage], rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features (n, C · k²) of labelled pixels as the head sees them, and their targets (n,), tile by tile."""
+    device, kernel = convolution.weight.device, convolution.kernel_size[0]
+    chosen = np.linspace(0, len(train) - 1, min(len(train), _MOST_TILES)).round().astype(int)
+    for tile in (train[i] for i in chosen):
+        image, targets = _cut(tile, model.stride)
+        pixels = torch.from_numpy(image)[None, None].to(device, memory_format=torch.channels_last)
+        decoded = model.decoder(model.encoder(pixels))
+        seen = functional.unfold(decoded.float(), kernel, padding=kernel // 2)[0].T
+        labelled = np.flatnonzero(targets.ravel() != IGNORE_INDEX)
+        places = torch.from_numpy(rng.permutation(labelled)[:_PIXELS_PER_TILE])
+        yield seen[places.to(device)], torch.from_numpy(targets.ravel()).to(device)[places.to(device)].long()
+
+
+def _cut(tile: TrainingImage, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most 256² around the middle of what is labelled, padded to the stride by mirroring, unlabelled there."""
+    rows, columns = np.nonzero(tile.targets != IGNORE_INDEX)
+    spans = [
+        _span(int(np.median(where)) if len(where) else edge // 2, edge)
+        for where, edge in zip((rows, columns), tile.targets.shape, strict=True)
+    ]
+    place = tuple(slice(*span) for span in spans)
+    image, targets = np.asarray(tile.image[place], np.float32), tile.targets[place]
+    missing = [(0, -n % stride) for n in image.shape]
+    return np.pad(image, missing, mode="symmetric"), np.pad(targets, missing, constant_values=IGNORE_INDEX)
+
+
+def _span(centre: int, edge: int) -> tuple[int, int]:
+    start = max(0, min(centre - _TILE_PX // 2, edge - _TILE_PX))
+    return start, min(edge, start + _TILE_PX)
+
+
+def _solve(features: Tensor, targets: Tensor, n_classes: int) -> Tensor:
+    """(D + 1, K): weighted ridge regression of centred one-hot targets; its strength follows the features' size."""
+    x, y = _with_constant(features), functional.one_hot(targets, n_classes).float() - 1 / n_classes
+    counts = torch.bincount(targets, minlength=n_classes).clamp_min(1)
+    weight = (len(targets) / (n_classes * counts[targets].float())).sqrt()[:, None]
+    gram = x.T @ (weight * x)
+    strength = _RIDGE * gram.diagonal().mean()
+    return torch.linalg.solve(gram + strength * torch.eye(len(gram), device=gram.device), x.T @ (weight * y))
+
+
+def _best_scale(scores: Tensor, targets: Tensor) -> float:
+    losses = [float(functional.cross_entropy(scores * scale, targets)) for scale in _SCALES]
+    return _SCALES[int(np.argmin(losses))]
+
+
+def _with_constant(features: Tensor) -> Tensor:
+    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
