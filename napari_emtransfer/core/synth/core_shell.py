@@ -68,15 +68,16 @@ class CoreShell(StructureGenerator):
         """Bodies from 12 px to a third of the image."""
         low, middle, high = rng.uniform(0.1, 0.28), rng.uniform(0.36, 0.55), rng.uniform(0.64, 0.88)
         levels = rng.permutation([low, middle, high])
+        size = log_uniform(rng, 14, 140)
         return cls(
-            diameter_px=log_uniform(rng, 14, 140),
+            diameter_px=size,
             size_spread=float(rng.uniform(0.1, 0.6)),
-            fraction=float(rng.uniform(0.2, 0.6)),
+            fraction=max(float(rng.uniform(0.25, 0.7)), 10 * size**2 / 512**2),
             shell_share=float(rng.uniform(0.15, 0.55)),
             unevenness=float(rng.uniform(0.03, 0.3)),
             layers=float(rng.uniform(0.02, 0.1)) if rng.uniform() < 0.35 else 0.0,
             solid_share=float(rng.choice([0.0, 0.0, 0.15])),
-            roughness=float(rng.uniform(0.01, 0.12)),
+            roughness=float(rng.uniform(0.01, 0.09)),
             elongation=float(rng.uniform(1.02, 2.0)),
             background=PhaseLook.draw(rng, levels[0], ground=True),
             shell=PhaseLook.draw(rng, levels[1], ground=True),

@@ -101,9 +101,8 @@ class Bainite(StructureGenerator):
         grey = self.lath + tones[laths.key % _TABLE] + packet_tone[packets.ids] + 0.02 * plane.texture(2.0, rng)
         grey = grey - self.groove * groove(boundary, 1.4) * (1 + 0.3 * plane.texture(8.0, rng))
         grey = grey + (self.carbide - grey) * np.clip(depth / 1.4 + 0.5, 0, 1) * (1 + 0.1 * plane.texture(2.5, rng))
-        _, instances = np.unique(laths.key, return_inverse=True)
         return self._structure(
-            grey + self.finish.layer(plane, rng), np.where(depth > 0, 2, 1), boundary, instances.reshape(y.shape) + 1
+            grey + self.finish.layer(plane, rng), np.where(depth > 0, 2, 1), boundary, _counted(laths.key)
         )
 
     def _laths(self, plane: Plane, packets: Cells, rng: Generator) -> _Laths:
@@ -180,6 +179,14 @@ def _nearest_seed(
         with np.errstate(divide="ignore", invalid="ignore"):  # the own seed: 0 / 0, which is no distance
             boundary = np.fmin(boundary, (square - least) / (2 * slope))
     return key, boundary
+
+
+def _counted(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keys (H, W) renumbered from 1 in their order, without the ones that do not occur."""
+    keys = keys - keys.min()
+    occurs = np.zeros(int(keys.max()) + 1, np.int64)
+    occurs[keys] = 1
+    return np.cumsum(occurs)[keys]
 
 
 def _single(values: NDArray[np.floating]) -> Field32:

@@ -12,8 +12,8 @@ from napari_emtransfer.core.synth.generator import Amplitude, Grey, Length, Sett
 from napari_emtransfer.core.synth.levelset import Region
 from napari_emtransfer.core.synth.plane import Field32, Plane
 
-Texture = Literal["smooth", "fine", "mottled", "pitted", "striped", "woven"]
-_TEXTURES: tuple[Texture, ...] = ("smooth", "fine", "mottled", "pitted", "striped", "woven")
+Texture = Literal["smooth", "fine", "mottled", "pitted", "creased", "striped", "woven"]
+_TEXTURES: tuple[Texture, ...] = ("smooth", "fine", "mottled", "pitted", "creased", "striped", "woven")
 
 
 class PhaseLook(Settings):
@@ -38,12 +38,12 @@ class PhaseLook(Settings):
     @classmethod
     def draw(cls, rng: Generator, level: float, *, ground: bool = False) -> Self:
         """A look at about this grey level; lines and weaves only in bodies, not in the `ground` they lie on."""
-        chances = np.array([0.32, 0.22, 0.24, 0.1, 0.06, 0.06]) * ([1, 1, 1, 1, 0, 0] if ground else 1)
+        chances = np.array([0.28, 0.2, 0.22, 0.1, 0.1, 0.05, 0.05]) * ([1, 1, 1, 1, 1, 0, 0] if ground else 1)
         return cls(
             level=float(np.clip(level, 0.05, 0.95)),
             spread=float(rng.uniform(0, 0.05)),
             texture=_TEXTURES[int(rng.choice(len(_TEXTURES), p=chances / chances.sum()))],
-            amplitude=float(rng.uniform(0.01, 0.035) if ground else rng.uniform(0.015, 0.07)),
+            amplitude=float(rng.uniform(0.01, 0.035) if ground else rng.uniform(0.012, 0.05)),
             scale_px=log_uniform(rng, 2.5, 14),
         )
 
@@ -58,11 +58,12 @@ class PhaseLook(Settings):
         if self.texture == "fine":
             return plane.texture(min(self.scale_px / 3, 1.5), rng)
         if self.texture == "mottled":
-            return 0.7 * plane.texture(self.scale_px, rng) + 0.5 * (
-                plane.texture(3 * self.scale_px, rng) + plane.texture(max(self.scale_px / 3, 1.0), rng)
-            )
+            coarse, fine = plane.texture(3 * self.scale_px, rng), plane.texture(max(self.scale_px / 3, 1.0), rng)
+            return 0.7 * plane.texture(self.scale_px, rng) + 0.3 * coarse + 0.6 * fine
         if self.texture == "pitted":
             return -1.6 * np.maximum(plane.texture(max(self.scale_px / 3, 1.2), rng) - 1.2, 0)
+        if self.texture == "creased":
+            return _creases(plane, 2 * self.scale_px, rng)
         if self.texture == "striped":
             return _wave(plane, 1.5 * self.scale_px, rng)
         return _wave(plane, 1.2 * self.scale_px, rng) * _wave(plane, 1.2 * self.scale_px, rng)
@@ -116,6 +117,13 @@ class EdgeLook(Settings):
 def soft_step(depth: Field32, width_px: float = 0.7) -> Field32:
     """Share (H, W) of the inside: 0 outside, 1 inside, a ramp of the beam's width between."""
     return np.clip(depth / (2 * width_px) + 0.5, 0, 1)
+
+
+def _creases(plane: Plane, scale_px: float, rng: Generator) -> Field32:
+    """Thin dark lines that wind and break off (H, W): where one random field changes its sign and another allows it."""
+    lines, where, grain = (plane.texture(scale, rng) for scale in (scale_px, 1.7 * scale_px, 1.2))
+    width = np.float32(min(0.9 / scale_px, 0.25))
+    return np.subtract(0.5 * grain, 3 * np.exp(-((lines / width) ** 2)) * np.clip(where, 0, 1), dtype=np.float32)
 
 
 def _wave(plane: Plane, period_px: float, rng: Generator) -> Field32:

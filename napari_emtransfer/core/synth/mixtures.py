@@ -143,8 +143,8 @@ class TwoPhase(_Mixture):
     @classmethod
     def draw(cls, rng: Generator) -> Self:
         """Grains from 8 px, regions from 14 px, to a third of the image."""
-        first, second = draw_looks(rng)
-        return cls(**_drawn(rng), fraction=float(rng.uniform(0.08, 0.6)), first=first, second=second)
+        first, second, edge = draw_looks(rng)
+        return cls(**_drawn(rng) | {"edge": edge}, fraction=float(rng.uniform(0.08, 0.6)), first=first, second=second)
 
     def _looks(self) -> tuple[PhaseLook, ...]:
         return self.first, self.second

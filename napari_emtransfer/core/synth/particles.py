@@ -132,7 +132,7 @@ class Agglomerates(_Piled):
             particles_each=max(1, int(log_uniform(rng, 2, 120) * min(1.0, 20 / size))),
             coverage=float(rng.uniform(0.06, 0.5)),
             compactness=float(rng.uniform(0, 1)),
-            bumpiness=float(rng.uniform(0.0, 0.15)),
+            bumpiness=float(rng.uniform(0.0, 0.12)),
         )
 
     def __call__(self, y: Plane2D, x: Plane2D, rng: Generator) -> Structure:
@@ -140,8 +140,10 @@ class Agglomerates(_Piled):
         plane = Plane(y, x)
         places, radii = self._heaps(plane, rng)
         value, ids = painted(plane, _spheres(places, radii, self.bumpiness, rng))
-        height = np.where(value > 0, value, 0).astype(np.float32)
-        return self._piled(plane, height, np.where(value > 0, ids, 0).astype(np.int32), self.particle_px, rng)
+        on_body = value > 0
+        rough = self.bumpiness * self.particle_px * plane.noise(max(self.particle_px / 8, 1.2), rng)
+        height = np.where(on_body, np.maximum(value + 0.3 * rough, 0.1), 0).astype(np.float32)
+        return self._piled(plane, height, np.where(on_body, ids, 0).astype(np.int32), self.particle_px, rng)
 
     def _heaps(self, plane: Plane, rng: Generator) -> tuple[Plane2D, NDArray[np.float64]]:
         """Centres (n, 3) zyx and radii (n,): each particle touches an earlier one of its heap, or the substrate."""
@@ -269,7 +271,7 @@ def _spheres(places: Plane2D, radii: NDArray[np.floating], bumpiness: float, rng
         square = dy**2 + dx**2
         if bumpiness:
             theta = np.arctan2(dy, dx)
-            for k, wave, phase in zip((3, 5), waves, phases, strict=True):
+            for k, wave, phase in zip((2, 3), waves, phases, strict=True):
                 ripple = wave[i].astype(np.float32)[:, None, None] * np.cos(k * theta + phase[i][:, None, None])
                 square = square * (1 + ripple)
         cap = radius**2 - square

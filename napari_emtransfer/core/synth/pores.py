@@ -130,8 +130,8 @@ class Pores(_Voids):
         centres, kept = place(plane, 0.9 * sizes * np.sqrt(long), 2.0, self.diameter_px, rng, where=where)
         outlines = blobs(centres, sizes[kept], 0.1, long[kept], rng)
         level, _ = painted(plane, outlines)
-        torn = plane.noise(max(0.22 * self.diameter_px, 1.5), rng) + 0.5 * plane.noise(1.5, rng)
-        eaten = self.raggedness * 0.22 * self.diameter_px * (torn + 0.2)
+        torn = [0.7 * scale * plane.noise(max(scale, 1.5), rng) for scale in self.diameter_px * np.array([0.25, 0.08])]
+        eaten = self.raggedness * (torn[0] + torn[1] + 0.3 * plane.noise(1.5, rng) + 0.04 * self.diameter_px)
         voids = region(plane, np.add(level, eaten, dtype=np.float32))
         phases = np.where(voids.inside, 2, 1)
         return self._structure(self._grey(plane, voids, rng), phases, voids.boundary, voids.ids)
@@ -189,7 +189,7 @@ class Cracks(_Voids):
 
     def _winding(self, plane: Plane, rng: Generator) -> Field32:
         main = rng.uniform(0, 2 * np.pi)
-        n = max(1, round(self.n_cracks * plane.area_px2 / 512**2))
+        n = max(min(2, self.n_cracks), round(self.n_cracks * plane.area_px2 / 512**2))
         pieces = []
         for start in plane.scatter(n, 0.0, rng):
             heading = main + rng.normal(0, 0.5)

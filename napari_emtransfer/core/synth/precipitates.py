@@ -22,12 +22,14 @@ from napari_emtransfer.core.synth.surface import Finish
 from napari_emtransfer.core.synth.tessellation import tessellate
 
 
-def draw_looks(rng: Generator) -> tuple[PhaseLook, PhaseLook]:
-    """Looks of a matrix and of bodies in it; now and then of nearly equal grey, told apart by texture or edge."""
-    matrix = rng.uniform(0.2, 0.75)
-    apart = rng.uniform(0.02, 0.08) if rng.uniform() < 0.2 else rng.uniform(0.12, 0.4)
+def draw_looks(rng: Generator) -> tuple[PhaseLook, PhaseLook, EdgeLook]:
+    """Looks of a matrix, of bodies in it and of their edges; now and then of nearly equal grey, told by the edge."""
+    matrix, edge = rng.uniform(0.2, 0.75), EdgeLook.draw(rng)
+    apart = rng.uniform(0.12, 0.4)
+    if abs(edge.rim) > 0.12 and rng.uniform() < 0.4:
+        apart = rng.uniform(0.02, 0.1)
     sign = 1 if matrix + apart < 0.9 and (matrix - apart < 0.1 or rng.uniform() < 0.5) else -1
-    return PhaseLook.draw(rng, matrix, ground=True), PhaseLook.draw(rng, matrix + sign * apart)
+    return PhaseLook.draw(rng, matrix, ground=True), PhaseLook.draw(rng, matrix + sign * apart), edge
 
 
 def two_looks(
@@ -77,7 +79,7 @@ class Spheroidal(StructureGenerator):
     @classmethod
     def draw(cls, rng: Generator) -> Self:
         """Diameters from 4 px to a fifth of the image."""
-        matrix, precipitate = draw_looks(rng)
+        matrix, precipitate, edge = draw_looks(rng)
         size = log_uniform(rng, 5, 90)
         return cls(
             diameter_px=size,
@@ -88,7 +90,7 @@ class Spheroidal(StructureGenerator):
             clustering=float(rng.uniform(0, 1)),
             matrix=matrix,
             precipitate=precipitate,
-            edge=EdgeLook.draw(rng),
+            edge=edge,
             finish=Finish.draw(rng),
         )
 
@@ -147,7 +149,7 @@ class Cuboidal(StructureGenerator):
     @classmethod
     def draw(cls, rng: Generator) -> Self:
         """Cuboids from 10 px to 130 px."""
-        matrix, precipitate = draw_looks(rng)
+        matrix, precipitate, edge = draw_looks(rng)
         size = log_uniform(rng, 12, 130)
         return cls(
             size_px=size,
@@ -155,11 +157,11 @@ class Cuboidal(StructureGenerator):
             fraction=float(rng.uniform(0.25, 0.68)),
             merged=float(rng.uniform(0, 0.5)),
             disorder=float(rng.uniform(0.05, 0.4)),
-            rounding=float(rng.uniform(0.05, 0.14)),
+            rounding=float(rng.uniform(0.06, 0.18)),
             fine_px=float(np.clip(size * rng.uniform(0.06, 0.16), 3, 14)) if rng.uniform() < 0.6 and size > 30 else 0.0,
             matrix=matrix,
             precipitate=precipitate,
-            edge=EdgeLook.draw(rng),
+            edge=edge,
             finish=Finish.draw(rng),
         )
 
@@ -190,7 +192,8 @@ class Cuboidal(StructureGenerator):
         order = rng.permutation(len(points))[cells.ids] / len(points)
         there = np.quantile(order[body], min(1.0, self.fraction / max(float(body.mean()), 1e-6)))
         filled = (body & (order <= there)).astype(np.float32)
-        return smoothed(filled, max(self.rounding * self.size_px, 1.0)) - np.float32(0.5)
+        lobes = 0.15 * plane.noise(0.12 * self.size_px, rng)
+        return smoothed(filled, max(self.rounding * self.size_px, 1.0)) + lobes - np.float32(0.5)
 
     def _fine(self, plane: Plane, coarse: Field32, rng: Generator) -> Bodies:
         """Fine precipitates in places of the matrix, clear of the coarse ones."""
@@ -232,7 +235,7 @@ class Needles(StructureGenerator):
     @classmethod
     def draw(cls, rng: Generator) -> Self:
         """Needles from 15 px to a third of the image long, 3 px to 14 px wide."""
-        matrix, precipitate = draw_looks(rng)
+        matrix, precipitate, edge = draw_looks(rng)
         width = log_uniform(rng, 3, 14)
         return cls(
             width_px=width,
@@ -242,7 +245,7 @@ class Needles(StructureGenerator):
             variants=int(rng.choice([0, 2, 2, 3, 3, 4])),
             matrix=matrix,
             precipitate=precipitate,
-            edge=EdgeLook.draw(rng),
+            edge=edge,
             finish=Finish.draw(rng),
         )
 

@@ -47,9 +47,9 @@ class Finish(Settings):
         """As prepared on a good day or a bad one; scratches only on what was polished."""
         bad_polish = polished and rng.uniform() < 0.3
         return cls(
-            grain=log_uniform(rng, 0.006, 0.05),
+            grain=log_uniform(rng, 0.006, 0.03),
             grain_px=float(rng.uniform(0.8, 2.5)),
-            mottle=log_uniform(rng, 0.008, 0.06),
+            mottle=log_uniform(rng, 0.006, 0.035),
             mottle_px=log_uniform(rng, 20, 200),
             scratches=int(rng.poisson(12 if bad_polish else 2.5)) if polished else 0,
             scratch=float(rng.uniform(0.03, 0.15)),
