@@ -5,8 +5,8 @@
 Settings are drawn anew for each seed, as in streamed generation; coordinates are those of a distorted scan. No
 detector.
 `seconds` is the median over seeds by generator, `slowest` the largest single value; `voronoi_512_s` is the median of
-the default polycrystal (equiaxed), `all_512_s` the median over all. Processor time, so that other work on the machine
-counts as little as it can.
+the default polycrystal (equiaxed), `all_512_s` the median over all; `hrtem_512_s` and `haadf_512_s` are of whole
+micrographs of nanoparticles, exposed. Processor time, so that other work on the machine counts as little as it can.
 """
 
 from __future__ import annotations
@@ -19,11 +19,31 @@ from statistics import median
 import numpy as np
 
 from benchmarks._common import finish, say
+from napari_emtransfer.core.synth import haadf, hrtem
 from napari_emtransfer.core.synth.scan import ScanSettings, coordinates
 from napari_emtransfer.core.synth.voronoi import GENERATORS
 
 SHAPE = (512, 512)
-FIGURES: dict[str, Callable[[int], float]] = {}  # further figures: name → (seeds) → median seconds
+
+
+def _of_micrographs(make: Callable[[int], object]) -> Callable[[int], float]:
+    """→ a function of the number of seeds: median processor seconds of whole micrographs, settings at random."""
+
+    def measure(seeds: int) -> float:
+        taken = []
+        for seed in range(-1, seeds):
+            start = time.process_time()
+            make(seed + 1)
+            taken.append(time.process_time() - start)
+        return median(taken[1:])
+
+    return measure
+
+
+FIGURES: dict[str, Callable[[int], float]] = {  # further figures: name → (seeds) → median seconds
+    "hrtem_512_s": _of_micrographs(lambda seed: hrtem.simulate(SHAPE, seed=seed)),
+    "haadf_512_s": _of_micrographs(lambda seed: haadf.simulate(SHAPE, seed=seed)),
+}
 
 
 def seconds(name: str, seeds: int, *, drawn: bool = True) -> list[float]:
