@@ -7,7 +7,7 @@ stays white.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -111,13 +111,15 @@ class DetectorSettings(BaseModel):
             gamma=float(np.exp(rng.normal(0, 0.18))),
             vignette=float(rng.beta(1.2, 6)),
             shading=float(rng.beta(1.2, 10)),
-            dose_e_per_px=float(np.exp(rng.uniform(np.log(15), np.log(3000)))),
+            dose_e_per_px=float(np.exp(rng.uniform(np.log(20), np.log(3000)))),
             black_level=float(rng.uniform(0, 0.08)),
             read_noise=float(rng.uniform(0.002, 0.02)),
             bits=8 if rng.random() < 0.75 else 16,
         )
         own = _draw_camera(rng) if instrument == "camera" else _draw_scanning(rng, milled=instrument == "fib-sem")
-        return common.model_copy(update=own)
+        # The dose was drawn per resolved element; with that per pixel, a wide spread would average all noise away.
+        per_px = common.dose_e_per_px / max(1.0, 2 * np.pi * own["noise_psf_px"] ** 2)
+        return common.model_copy(update=own | {"dose_e_per_px": float(per_px)})
 
     def nudged(self, rng: Generator) -> DetectorSettings:
         """The same settings as the operator leaves them at the next place: brightness, contrast and focus touched."""
@@ -135,7 +137,7 @@ class DetectorSettings(BaseModel):
         return (1 - self.black_level) / self.dose_e_per_px
 
 
-def _draw_scanning(rng: Generator, *, milled: bool) -> dict[str, object]:
+def _draw_scanning(rng: Generator, *, milled: bool) -> dict[str, Any]:
     return {
         "scan": ScanSettings.draw(rng),
         "probe_blur_px": float(rng.uniform(0.5, 1.6)),
@@ -146,17 +148,17 @@ def _draw_scanning(rng: Generator, *, milled: bool) -> dict[str, object]:
         "curtaining": float(rng.uniform(0.01, 0.06)) if milled else 0.0,
         "curtain_px": float(rng.uniform(1, 8)),
         # Many files were rescaled or averaged after the scan; then even a scanned image has correlated noise.
-        "noise_psf_px": float(rng.uniform(0.3, 0.8) if rng.random() < 0.4 else 0),
+        "noise_psf_px": float(rng.choice([0.0, rng.uniform(0.3, 0.8), rng.uniform(0.8, 1.9)], p=[0.55, 0.3, 0.15])),
         "line_lag_px": float(rng.uniform(0.3, 1.7) if rng.random() < 0.3 else 0),
         "sharpening": float(rng.uniform(0.2, 1.0) if rng.random() < 0.15 else 0),
         "info_bar": float(rng.uniform(0.05, 0.1) if rng.random() < 0.1 else 0),
     }
 
 
-def _draw_camera(rng: Generator) -> dict[str, object]:
+def _draw_camera(rng: Generator) -> dict[str, Any]:
     return {
         "probe_blur_px": float(rng.uniform(0.3, 1.0)),
-        "noise_psf_px": float(rng.uniform(0.4, 1.3)),
+        "noise_psf_px": float(rng.uniform(0.4, 1.9)),
         "bits": 16 if rng.random() < 0.6 else 8,
     }
 
