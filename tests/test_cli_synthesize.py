@@ -50,7 +50,7 @@ def test_a_data_set_is_made_and_imported(emtransfer, tmp_path):
 def test_the_text_says_what_to_do_next_and_what_is_missing(emtransfer, tmp_path):
     code, _, out, _ = emtransfer("synthesize", "hrtem", tmp_path / "set", "-n", 1, "--shape", 64)
     assert code == 0
-    assert "1 micrographs of 1 specimens" in out
+    assert "1 micrograph(s) of 1 specimen(s)" in out
     assert "They omit:" in out
     assert f"emtransfer import PROJECT {tmp_path / 'set'}" in out
 

@@ -96,7 +96,7 @@ def _describe(result: dict[str, Any]) -> str:
     made, wanted = len(result["images"]), result["n_wanted"]
     count = f"{made}" if made == wanted else f"{made} of {wanted}"
     lines = [
-        f"{result['dataset']}: {count} micrographs of {len(result['specimens'])} specimens, "
+        f"{result['dataset']}: {count} micrograph(s) of {len(result['specimens'])} specimen(s), "
         f"{result['seconds_per_image']:.2f} s each",
         f"Classes: {', '.join(result['classes'])}",
     ]
