@@ -21,13 +21,7 @@ _MEASURED_SLACK: Final = 2.0
 
 
 def resolve_weights(config: TrainConfig) -> str:
-    """The weights; "auto" stands for those that came with the program for this encoder, else for "none".
-
-    Raises
-    ------
-    WeightsError
-        When what came with the program is damaged.
-    """
+    """The weights; "auto" stands for those that came with the program for this encoder, else for "none"."""
     if config.weights != AUTO_WEIGHTS:
         return config.weights
     entry = None if config.strategy == "scratch" else store.bundled_for(config.encoder)
@@ -40,7 +34,13 @@ def with_weights(config: TrainConfig) -> TrainConfig:
 
 
 def about_weights(config: TrainConfig) -> tuple[str, str] | None:
-    """What a user might not expect of the weights, and what to do about it; None where there is nothing to say."""
+    """What a user might not expect of the weights, and what to do about it; None where there is nothing to say.
+
+    Raises
+    ------
+    WeightsError
+        When there are no weights for "auto" because the card of those that came with the program cannot be read.
+    """
     weights = resolve_weights(config)
     if config.weights == AUTO_WEIGHTS and weights == "none" and config.strategy != "scratch":
         known = [row.encoder for row in registry.bundled_entries() if row.encoder is not None]

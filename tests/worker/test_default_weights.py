@@ -22,6 +22,7 @@ from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.trainer import initial_model
 from napari_emtransfer.core.nn.weights import initialise
 from napari_emtransfer.core.recommend import recommend as follow_rules
+from napari_emtransfer.session.idle_settings import idle_settings
 from napari_emtransfer.worker import live_handler
 from napari_emtransfer.worker.handlers import RunControl, handle
 from napari_emtransfer.worker.protocol import LiveRequest, RecommendRequest, TrainRequest
@@ -102,6 +103,15 @@ def test_the_rate_of_the_row_is_taken_and_needs_no_confirmation(ours):
 def test_without_weights_in_the_package_auto_is_none_and_says_so(no_bundled_weights):
     assert rates.resolve_weights(config()) == "none"
     assert "no weights came with it" in rates.about_weights(config())[0]
+
+
+def test_a_card_that_cannot_be_read_stops_a_run_and_no_form(ours, folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "weights")
+    (tmp_path / "weights" / "model_card.json").write_text("{")
+    monkeypatch.setattr(registry.bundled_entries, "__defaults__", (tmp_path / "weights",))
+    assert idle_settings(config())["l2_sp"]
+    with pytest.raises(WeightsError, match=r"model card .* cannot be read"):
+        rates.about_weights(config())
 
 
 @pytest.mark.parametrize(

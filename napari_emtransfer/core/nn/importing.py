@@ -11,7 +11,7 @@ from typing import Final
 from safetensors.torch import save
 from torch import Tensor
 
-from napari_emtransfer.core.config import ModelConfig
+from napari_emtransfer.core.config import AUTO_WEIGHTS, ModelConfig
 from napari_emtransfer.core.data.storage import storage_faults, write_atomic
 from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn import registry, store
@@ -72,7 +72,7 @@ def _own_name(path: Path, name: str | None) -> str:
     own = name or re.sub(r"(\.(pth|pt|tar|bin|ckpt|safetensors))+$", "", path.name, flags=re.IGNORECASE)
     if not _NAME.fullmatch(own):
         raise WeightsError(f"{own!r} cannot be a name of weights.", "Use letters, digits, - and _ with --as NAME.")
-    if own in {e.name for e in registry.entries()} | {"imagenet", "micronet", "image-micronet"}:
+    if own in {e.name for e in registry.entries()} | {AUTO_WEIGHTS, "imagenet", "micronet", "image-micronet"}:
         raise WeightsError(f"The name {own!r} is taken.", "Give another with --as NAME.")
     return own
 

@@ -96,9 +96,15 @@ def stated_architecture(weights: str, encoder: str) -> str | None:
 
 
 def bundled_for(encoder: str) -> WeightsEntry | None:
-    """The weights that came with the program for an encoder, named as by segmentation-models-pytorch or timm."""
+    """The weights that came with the program for an encoder, named as by segmentation-models-pytorch or timm.
+
+    None where there are none, or their card cannot be read: a form may ask at every keystroke.
+    """
     wanted = encoder.removeprefix("tu-")
-    rows = registry.bundled_entries()
+    try:
+        rows = registry.bundled_entries()
+    except WeightsError:
+        return None
     return next((row for row in rows if row.encoder is not None and row.encoder.removeprefix("tu-") == wanted), None)
 
 
