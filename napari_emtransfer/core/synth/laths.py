@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import ndtri
 
 from napari_emtransfer.core.synth.generator import Amplitude, Grey, Length, Share, StructureGenerator, log_uniform
 from napari_emtransfer.core.synth.grains import polycrystal_seeds
@@ -79,7 +80,7 @@ class Bainite(StructureGenerator):
             aspect=float(rng.uniform(4, 14)),
             carbides="between" if rng.uniform() < 0.6 else "inside",
             carbide_share=float(rng.uniform(0.15, 0.65)),
-            carbide_px=float(np.clip(lath * rng.uniform(0.15, 0.4), 1.6, 8)),
+            carbide_px=float(np.clip(lath * rng.uniform(0.18, 0.42), 2.2, 8)),
             lath=float(rng.uniform(0.3, 0.5)),
             carbide=float(rng.uniform(0.62, 0.88)),
             channelling=float(rng.uniform(0.02, 0.12)),
@@ -119,13 +120,14 @@ class Bainite(StructureGenerator):
     def _carbides(self, plane: Plane, laths: _Laths, rng: Generator) -> Field32:
         """Signed depth (H, W) inside carbides in px."""
         places = plane.texture(2.2 * self.carbide_px, rng)
+        # Either a carbide of about its full width or none: a thinner one would be seen, but not labelled.
+        level = ndtri(1 - np.clip(self.carbide_share, 1e-3, 0.999))
+        half_width = self.carbide_px / 2 * np.clip(5 * (places - level), -3, 1)
         if self.carbides == "between":
-            width = self.carbide_px * np.clip(places + 2.2 * (self.carbide_share - 0.5), -1, 0.6)
-            return _single(width - laths.boundary)
+            return _single(half_width - laths.boundary)
         pitch = 4.0 * self.carbide_px
         rows = (laths.along * np.sin(np.pi / 3) + laths.across * np.cos(np.pi / 3)) / pitch + 0.1 * places
-        width = self.carbide_px / 2 * np.clip(places + 3 * (self.carbide_share - 0.5), -1, 1)
-        return _single(np.minimum(width - np.abs(rows - np.rint(rows)) * pitch, laths.boundary - 1.0))
+        return _single(np.minimum(half_width - np.abs(rows - np.rint(rows)) * pitch, laths.boundary - 1.0))
 
 
 def jittered_cells(

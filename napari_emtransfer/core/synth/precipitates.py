@@ -192,7 +192,7 @@ class Cuboidal(StructureGenerator):
         order = rng.permutation(len(points))[cells.ids] / len(points)
         there = np.quantile(order[body], min(1.0, self.fraction / max(float(body.mean()), 1e-6)))
         filled = (body & (order <= there)).astype(np.float32)
-        lobes = 0.15 * plane.noise(0.12 * self.size_px, rng)
+        lobes = 0.06 * plane.noise(0.12 * self.size_px, rng)
         return smoothed(filled, max(self.rounding * self.size_px, 1.0)) + lobes - np.float32(0.5)
 
     def _fine(self, plane: Plane, coarse: Field32, rng: Generator) -> Bodies:
