@@ -17,8 +17,8 @@ from scipy.ndimage import map_coordinates
 
 from napari_emtransfer.core.synth import ctf
 from napari_emtransfer.core.synth.atoms_lattices import LATTICES
-from napari_emtransfer.core.synth.generator import Settings, Share
-from napari_emtransfer.core.synth.hrtem import CLASSES, NANOPARTICLE, SUPPORT
+from napari_emtransfer.core.synth.generator import Settings, Share, log_uniform
+from napari_emtransfer.core.synth.hrtem import CLASSES, NANOPARTICLE, SUPPORT, drawn_radius_nm
 from napari_emtransfer.core.synth.hrtem_imaging import grey_values
 from napari_emtransfer.core.synth.hrtem_masks import outlines
 from napari_emtransfer.core.synth.hrtem_specimen import MARGIN_PX, Particles, Specimen, build
@@ -153,9 +153,9 @@ def expose(seen: NDArray[Any], imaging: HaadfImaging, rng: Generator) -> Map:
 
 def draw(rng: Generator) -> HaadfSettings:
     """Settings as somebody might have chosen them, corrected microscopes and others."""
-    pixel_size = float(np.exp(rng.uniform(np.log(0.12), np.log(0.8))))
+    pixel_size = log_uniform(rng, 0.12, 0.8)
     names = tuple(LATTICES)
-    mean = float(np.exp(rng.uniform(np.log(0.8), np.log(4.0)))) * min(1.0, pixel_size / 0.25)
+    mean = drawn_radius_nm(pixel_size, rng)
     covered = np.sort(rng.uniform(5.0, 45.0, 2)) / (np.pi * mean**2)
     particles = Particles(
         lattices=(names[rng.integers(len(names))],),
@@ -192,7 +192,7 @@ def _drawn_imaging(pixel_size: float, rng: Generator) -> HaadfImaging:
         source_pm=float(rng.uniform(25, 70)),
         exponent=float(rng.uniform(1.55, 1.9)),
         pixel_size_angstrom=pixel_size,
-        counts=float(np.exp(rng.uniform(np.log(8), np.log(300)))),
+        counts=log_uniform(rng, 8, 300),
         background=float(rng.uniform(0, 0.1)),
         read_noise=float(rng.uniform(0, 0.03)),
         scan=scan.model_copy(update={"drift_px": min(scan.drift_px, 4.0)}),

@@ -19,7 +19,7 @@ from scipy.optimize import minimize_scalar
 
 from napari_emtransfer.core.synth import ctf
 from napari_emtransfer.core.synth.atoms_lattices import LATTICES
-from napari_emtransfer.core.synth.generator import Settings
+from napari_emtransfer.core.synth.generator import Settings, log_uniform
 from napari_emtransfer.core.synth.hrtem_imaging import (
     Imaging,
     Map,
@@ -180,7 +180,7 @@ def minimum_contrast_defocus(wave: Wave, imaging: Imaging, span_nm: tuple[float,
 
 def draw(rng: Generator) -> HrtemSettings:
     """Settings as somebody might have chosen them: corrected and uncorrected microscopes, 80 to 300 kV."""
-    pixel_size = float(np.exp(rng.uniform(np.log(0.15), np.log(0.6))))
+    pixel_size = log_uniform(rng, 0.15, 0.6)
     particles = _drawn_particles(pixel_size, rng)
     support = _drawn_support(rng)
     thickness = support.depth / 10 + 2 * particles.radius_nm[1]
@@ -205,9 +205,14 @@ def instances_of(specimen: Specimen, settings: HrtemSettings) -> NDArray[np.int3
     return np.ascontiguousarray(instances[specimen.view], np.int32)
 
 
+def drawn_radius_nm(pixel_size_angstrom: float, rng: Generator) -> float:
+    """A particle's radius: some 18 to 110 pixels, as one chooses the magnification by it, and 0.7 to 5 nm."""
+    return float(np.clip(log_uniform(rng, 1.8, 11.0) * pixel_size_angstrom, 0.7, 5.0))
+
+
 def _drawn_particles(pixel_size: float, rng: Generator) -> Particles:
     names = tuple(LATTICES)
-    mean = float(np.exp(rng.uniform(np.log(1.0), np.log(4.0)))) * min(1.0, pixel_size / 0.2)
+    mean = drawn_radius_nm(pixel_size, rng)
     spread = rng.uniform(0.05, 0.4)
     radii = (mean * (1 - spread), mean * (1 + spread))
     # So many that they cover some 5 to 40 % of the picture.
@@ -251,7 +256,7 @@ def _drawn_imaging(pixel_size: float, rng: Generator) -> Imaging:
     scale = 1.0 if corrected else 6.0
     angles = rng.uniform(0, 2 * np.pi, 3)
     counting = rng.random() < 0.4
-    per_pixel = float(np.exp(rng.uniform(np.log(8), np.log(400))))
+    per_pixel = log_uniform(rng, 8, 400)
     return Imaging(
         voltage_kv=voltage,
         defocus_nm=defocus,
