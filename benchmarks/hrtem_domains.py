@@ -118,7 +118,9 @@ def table(rows: Rows, name: str, measure: str) -> list[list[float]]:
 
 
 def patterns(rows: Rows) -> dict[str, Any]:
-    """What the published tables show, asked of these: by loss, as there."""
+    """What the published tables show, asked of these: by loss, as there. Empty until all rows are there."""
+    if not all(all(table(rows, name, "loss")) for name in SERIES):
+        return {}
     defocus, dose = np.array(table(rows, "defocus", "loss")), np.array(table(rows, "dose", "loss"))
     zero = DEFOCI.index(0)
     off = [i for i in range(len(DEFOCI)) if i != zero]

@@ -1,9 +1,10 @@
 """High-resolution transmission micrographs of nanoparticles on a support, with exact masks.
 
-A strong phase object, ψ = exp(iσV), is imaged through the full contrast transfer of `ctf`, counted and blurred by a
-camera. Against multislice calculations of the same atoms contrast is right to some ten percent for particles up to 5 nm
-after a shift of focus by half the thickness; thicker ones, and columns of heavy atoms along a zone axis, scatter
-dynamically, which only `multislice` knows.
+Strong phase objects, ψ = exp(iσV), one or several slabs of them, are imaged through the full contrast transfer of
+`ctf`, counted and blurred by a camera. Measured against abTEM's multislice of the same atoms, 3 nm across, near a zone
+axis, in vacuum, 8 frozen phonons, defoci of −10, 0 and 10 nm: intensities correlate with .98, .81, .99 as one plane and
+with .995, .97, .997 in slabs of 2.5 nm with an absorption of .03 (CdSe); with .89, .87, .90 and .95, .96, .97 (.06) for
+gold. Two runs of 8 phonons correlate with .97 to .997 themselves.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ NANOPARTICLE: Final = 2
 _MOST_SLABS: Final = 6
 CLASSES: Final = ("support", "nanoparticle")
 OMITS: Final = (
-    "dynamical scattering: thick particles and heavy columns along a zone axis look too simple",
+    "full dynamical scattering: columns of heavy atoms along a zone axis look too simple",
     "thermal and plasmon scattering as a background; its atoms do not move under the beam",
     "ligands, oxide shells, contamination and strain",
     "particles with several twins (decahedra, icosahedra) and coalesced ones",
