@@ -114,7 +114,7 @@ def stripes(plane: Plane, ids: NDArray[np.intp], n: int, period_px: tuple[float,
     angle, period = rng.uniform(0, np.pi, n), rng.uniform(*period_px, n)
     wave_y, wave_x = 2 * np.pi * np.sin(angle) / period, 2 * np.pi * np.cos(angle) / period
     phase = plane.y * wave_y[ids] + plane.x * wave_x[ids]
-    return np.sin(phase.astype(np.float32) + 1.2 * plane.texture(8.0, rng))
+    return np.sin(phase.astype(np.float32) + 0.6 * plane.texture(16.0, rng))
 
 
 def _line(grid: Field32, angle: float, width_px: float, depth: float, rng: Generator) -> None:

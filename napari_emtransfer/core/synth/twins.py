@@ -79,7 +79,7 @@ class Twins(StructureGenerator):
         band, to_band = self._bands(plane, cells, points, rng)
         grey = self.contrast.grey(plane, cells, points, self.grain_px, rng)
         step = rng.normal(0, self.twin_contrast, cells.n)
-        step = np.sign(step) * np.maximum(np.abs(step), 0.3 * self.twin_contrast)
+        step = np.sign(step) * np.maximum(np.abs(step), 0.6 * self.twin_contrast)
         grey = grey + step[cells.ids] * (band > 0) - self.line * groove(to_band, 1.3)
         instances = cells.ids * (_BANDS + 1) + band + 1
         boundary = np.minimum(cells.boundary, to_band)
