@@ -27,38 +27,39 @@ def register(app: typer.Typer) -> None:
     add_verb(app, "pretrain", pretrain)
 
 
+_Source = Annotated[
+    Path,
+    typer.Argument(metavar="FOLDER|RECIPE.toml", help="One folder of images per class: FOLDER/CLASS/…; or a recipe."),
+]
+_Resume = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--fresh",
+        help="Go on from the state beside --out, or begin anew. Default: go on where there is a state.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+_Minutes = Annotated[
+    float | None, typer.Option(help="Stop after so long; with a recipe, the same command then goes on.")
+]
+
+
+def _option(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel=_FOLDER)
+
+
 def pretrain(
     context: typer.Context,
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER|RECIPE.toml", help="One folder of images per class: FOLDER/CLASS/…; or a recipe."
-        ),
-    ],
+    source: _Source,
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    encoder: Annotated[
-        str, typer.Option(help="Any encoder of segmentation-models-pytorch.", rich_help_panel=_FOLDER)
-    ] = _DEFAULTS.encoder,
-    weights: Annotated[
-        str, typer.Option(help="Where to start: none, a name of `weights list`, or a file.", rich_help_panel=_FOLDER)
-    ] = "none",
-    iterations: Annotated[int, typer.Option(help="Optimiser steps.", rich_help_panel=_FOLDER)] = 2000,
-    batch_size: Annotated[int, typer.Option(help="Crops per step.", rich_help_panel=_FOLDER)] = 16,
-    crop: Annotated[int, typer.Option(help="Edge of a crop in pixels.", rich_help_panel=_FOLDER)] = 224,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of the head; pretrained encoders get a tenth.", rich_help_panel=_FOLDER)
-    ] = _DEFAULTS.learning_rate,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--fresh",
-            help="Go on from the state beside --out, or begin anew. Default: go on where there is a state.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop after so long; with a recipe, the same command then goes on.")
-    ] = None,
+    encoder: Annotated[str, _option("Any encoder of segmentation-models-pytorch.")] = _DEFAULTS.encoder,
+    weights: Annotated[str, _option("Where to start: none, a name of `weights list`, or a file.")] = "none",
+    iterations: Annotated[int, _option("Optimiser steps.")] = 2000,
+    batch_size: Annotated[int, _option("Crops per step.")] = 16,
+    crop: Annotated[int, _option("Edge of a crop in pixels.")] = 224,
+    learning_rate: Annotated[float, _option("Of the head; pretrained encoders get a tenth.")] = _DEFAULTS.learning_rate,
+    resume: _Resume = None,
+    minutes: _Minutes = None,
     device: Device = "auto",
     seed: Seed = 0,
     threads: Threads = None,
@@ -72,9 +73,8 @@ def pretrain(
     _refuse(context, _OF_FOLDERS if by_recipe else _OF_RECIPES, source, by_recipe=by_recipe)
     compute = ComputeConfig(device=device, seed=seed, threads=threads)
     if by_recipe:
-        recipe = read_recipe(source)
         asked = RecipeRequest(
-            run_id="pretrain", recipe=recipe, out=out, resume=resume, minutes=minutes, compute=compute
+            run_id="pretrain", recipe=read_recipe(source), out=out, resume=resume, minutes=minutes, compute=compute
         )
         result, code = perform(asked)
         return Outcome(result, _describe_recipe(result, source, out), code)
