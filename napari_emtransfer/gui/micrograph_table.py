@@ -77,8 +77,8 @@ class MicrographTable(QTableWidget):
         self._filling = True
         self.setRowCount(len(records))
         self._rows = {record.stem: row for row, record in enumerate(records)}
-        # One domain for all is the rule, and the names need the room.
-        self.setColumnHidden(Column.DOMAIN, len({record.domain for record in records}) <= 1)
+        # One domain for all is the rule, and the names need the room; synthetic ones are told apart by their script.
+        self.setColumnHidden(Column.DOMAIN, len({record.domain for record in records if not record.synthetic}) <= 1)
         for row, record in enumerate(records):
             self._fill_row(row, record)
             if record.stem in known:
@@ -132,7 +132,7 @@ class MicrographTable(QTableWidget):
         for column, text in texts.items():
             item = QTableWidgetItem(text)
             item.setData(STEM, record.stem)
-            what = f"\n{SYNTHETIC}" if record.synthetic else ""
+            what = f"\n{SYNTHETIC} Domain: {record.domain}." if record.synthetic else ""
             item.setToolTip(f"{text or 'unknown'}\n{HEADERS[column][1]}{what}")
             if record.synthetic:
                 item.setFont(italic(item.font()))

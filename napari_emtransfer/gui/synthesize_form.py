@@ -150,7 +150,7 @@ class SynthesizeForm(QWidget):
             ("", self.omits),
             ("Micrographs", self.n),
             ("Size", self.edge),
-            ("nm per px", self.pixel_size),
+            ("nm/px", self.pixel_size),
             ("", self.scale_note),
             ("Detector", self.detector),
             ("", self.flat_field_row),

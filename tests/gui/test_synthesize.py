@@ -10,7 +10,9 @@ from session_helpers import label, make_project
 
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.events import ProgressMade, RunCancelled, RunFailed, RunFinished
+from napari_emtransfer.gui.micrograph_table import Column, MicrographTable
 from napari_emtransfer.gui.synthesize_classes import ClassMap
 from napari_emtransfer.session.classes import PLACEHOLDER_CLASSES
 from napari_emtransfer.session.synthesis import MADE
@@ -239,3 +241,27 @@ def test_with_the_real_processes_micrographs_are_previewed_added_and_never_measu
     assert hands.session.labelling.n_tiles == 3 * 6
     assert any("2 synthetic micrographs" in text for text in dock.messages.texts())
     dock.owner.close()
+
+
+def test_synthetic_rows_are_slanted_and_take_no_room_for_their_domain(qtbot):
+    table = MicrographTable()
+    qtbot.addWidget(table)
+    real, made = (
+        MicrographRecord(
+            stem=stem,
+            path=f"/{stem}.tif",
+            checksum=stem,
+            height=9,
+            width=9,
+            specimen=stem,
+            domain=domain,
+            synthetic=synthetic,
+        )
+        for stem, domain, synthetic in (("a", "default", False), ("b", "synthetic equiaxed", True))
+    )
+    table.set_records([real, made])
+    assert table.isColumnHidden(Column.DOMAIN)
+    assert [table.item(row, Column.NAME).font().italic() for row in range(2)] == [False, True]
+    assert "synthetic equiaxed" in table.item(1, Column.NAME).toolTip()
+    table.set_records([real, made, real.model_copy(update={"stem": "c", "domain": "30 kV"})])
+    assert not table.isColumnHidden(Column.DOMAIN)
