@@ -1,6 +1,6 @@
 """Put the weights of a finished `emtransfer pretrain RECIPE` into the package, with their row in its model card.
 
-    python resources/bundle_weights.py FILE.safetensors [--encoder-learning-rate 1e-3] [--note "IoU …"]
+    python resources/bundle_weights.py FILE.safetensors [--encoder-learning-rate 3e-3] [--learning-rate 3e-3] [--note …]
 
 FILE and FILE's .md are copied to napari_emtransfer/weights/ under the name of the recipe; a row of the same name is
 replaced. Commit the folder afterwards: once for each set of weights, for git never forgets the old ones.
@@ -30,7 +30,12 @@ MAX_MB = 12.0
 
 
 def bundle(
-    path: Path, folder: Path = BUNDLED_DIR, *, encoder_rate: float | None = None, note: str = ""
+    path: Path,
+    folder: Path = BUNDLED_DIR,
+    *,
+    encoder_rate: float | None = None,
+    rate: float | None = None,
+    note: str = "",
 ) -> WeightsEntry:
     """Copy `path` into `folder` and write its row; → the row.
 
@@ -40,7 +45,8 @@ def bundle(
         When the file is not of a pretraining by recipe, is too large for a wheel, or does not fit its own network.
     """
     tensors, said = read_tensors(path), read_metadata(path)
-    row = _row(path, said, encoder_rate, note)
+    rates = {"encoder_learning_rate": encoder_rate, "learning_rate": rate}
+    row = _row(path, said, rates, note)
     _check(path, tensors, row)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, folder / str(row.file_name))
@@ -54,7 +60,7 @@ def bundle(
     return row
 
 
-def _row(path: Path, said: dict[str, str], encoder_rate: float | None, note: str) -> WeightsEntry:
+def _row(path: Path, said: dict[str, str], rates: dict[str, float | None], note: str) -> WeightsEntry:
     try:
         record: dict[str, Any] = json.loads(said["pretraining"])
         name = record["recipe"]["name"]
@@ -70,7 +76,7 @@ def _row(path: Path, said: dict[str, str], encoder_rate: float | None, note: str
                 "sha256": store.sha256_of(path),
                 "verification": "its checksum is in the program",
                 "channels": 1,
-                "encoder_learning_rate": encoder_rate,
+                **rates,
                 "notes": " ".join(filter(None, [said[store.NOTES_KEY], note])),
             }
         )
@@ -99,10 +105,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--encoder-learning-rate", type=float, help="the rate that measured best for these weights")
+    parser.add_argument("--learning-rate", type=float, help="that of decoder and head")
     parser.add_argument("--note", default="", help="what was measured, for the list of weights")
     args = parser.parse_args()
     try:
-        row = bundle(args.file, encoder_rate=args.encoder_learning_rate, note=args.note)
+        row = bundle(args.file, encoder_rate=args.encoder_learning_rate, rate=args.learning_rate, note=args.note)
     except EMTransferError as error:
         sys.exit(f"{error.message} {error.hint}")
     sys.stdout.write(f"{BUNDLED_DIR / str(row.file_name)}: {row.model_dump_json(indent=1)}\n")

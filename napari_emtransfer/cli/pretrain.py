@@ -12,6 +12,7 @@ from napari_emtransfer.cli.perform import perform
 from napari_emtransfer.cli.verb import Device, Seed, Threads, add_verb
 from napari_emtransfer.core.config import ComputeConfig, TrainConfig
 from napari_emtransfer.core.errors import UnreadableFileError
+from napari_emtransfer.core.rates import DEFAULT_RATE
 from napari_emtransfer.core.recipe import read_recipe
 from napari_emtransfer.worker.protocol import PretrainRequest, RecipeRequest
 
@@ -57,7 +58,7 @@ def pretrain(
     iterations: Annotated[int, _option("Optimiser steps.")] = 2000,
     batch_size: Annotated[int, _option("Crops per step.")] = 16,
     crop: Annotated[int, _option("Edge of a crop in pixels.")] = 224,
-    learning_rate: Annotated[float, _option("Of the head; pretrained encoders get a tenth.")] = _DEFAULTS.learning_rate,
+    learning_rate: Annotated[float, _option("Of the head; pretrained encoders get a tenth.")] = DEFAULT_RATE,
     resume: _Resume = None,
     minutes: _Minutes = None,
     device: Device = "auto",

@@ -114,7 +114,12 @@ _OPTIONS: Final = (
         "this project's micrographs, measured once (adabn), or half of both (mix).",
         _TRANSFER,
     ),
-    _Option("learning_rate", float, "Of decoder and head.", _TRANSFER),
+    _Option(
+        "learning_rate",
+        float | None,
+        "Of decoder and head. Default: what measured best for the weights, or 1e-3.",
+        _TRANSFER,
+    ),
     _Option(
         "encoder_learning_rate",
         float | None,

@@ -71,6 +71,8 @@ class TrainConfig(_Config):
     `split` names a split that came with an imported data set; otherwise the labelled micrographs are split by specimen.
     `train` and `validation` name micrographs (stems) by hand and win over both.
 
+    `learning_rate` is that of decoder and head; None stands for what measured best for the weights, else 1e-3.
+
     Transfer: `freeze` keeps a part as it was loaded. `normalization` says whose statistics the encoder's batch norms
     use: those of the weights ("source"), of each batch ("train"), of this project's micrographs, measured once and then
     frozen ("adabn"), or half of both ("mix"); "auto" is "train" from scratch and "adabn" otherwise. `depth_decay` is
@@ -92,7 +94,7 @@ class TrainConfig(_Config):
     minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=8, ge=1)
     crop_px: int = Field(default=256, ge=32, multiple_of=32)
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
     encoder_learning_rate: float | None = Field(default=None, gt=0, le=1)
     depth_decay: float = Field(default=0.7, gt=0, le=1)
     weight_decay: float = Field(default=1e-2, ge=0)

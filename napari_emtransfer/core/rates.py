@@ -14,6 +14,7 @@ from napari_emtransfer.core.nn import registry, store
 Strategy = Literal["scratch", "feature-extraction", "fine-tune", "gradual"]
 Normalization = Literal["source", "train", "adabn", "mix"]
 
+DEFAULT_RATE: Final = 1e-3
 FINE_TUNE_RATIO: Final = 0.1
 UNIFORM_LIMIT: Final = 1e-4
 # A rate counts as measured up to this multiple of the one that the weights' row carries.
@@ -85,6 +86,13 @@ def measured_encoder_rate(config: TrainConfig) -> float | None:
     return store.stated_encoder_rate(resolve_weights(config), config.encoder)
 
 
+def learning_rate(config: TrainConfig) -> float:
+    """Peak rate of decoder and head: as given, else what measured best for the weights, else 1e-3."""
+    if config.learning_rate is not None:
+        return config.learning_rate
+    return store.stated_learning_rate(resolve_weights(config), config.encoder) or DEFAULT_RATE
+
+
 def encoder_rate(config: TrainConfig) -> float:
     """Peak rate of the encoder, of its deepest stage where they differ.
 
@@ -94,8 +102,8 @@ def encoder_rate(config: TrainConfig) -> float:
     if config.encoder_learning_rate is not None:
         return config.encoder_learning_rate
     if resolve_strategy(config) == "scratch":
-        return config.learning_rate
-    return measured_encoder_rate(config) or FINE_TUNE_RATIO * config.learning_rate
+        return learning_rate(config)
+    return measured_encoder_rate(config) or FINE_TUNE_RATIO * learning_rate(config)
 
 
 def check_rates(config: TrainConfig) -> None:
@@ -111,11 +119,12 @@ def check_rates(config: TrainConfig) -> None:
     rate, limit = encoder_rate(config), max(UNIFORM_LIMIT, _MEASURED_SLACK * (measured_encoder_rate(config) or 0.0))
     if not is_pretrained(config) or not trains_encoder(config) or config.confirm_uniform_rate:
         return
-    if rate < config.learning_rate or rate <= limit:
+    decoder = learning_rate(config)
+    if rate < decoder or rate <= limit:
         return
     raise RateError(
-        f"The pretrained encoder would learn at {rate:g}, and the decoder at {config.learning_rate:g}: above "
+        f"The pretrained encoder would learn at {rate:g}, and the decoder at {decoder:g}: above "
         f"{UNIFORM_LIMIT:g}, an encoder that learns as fast as the decoder forgets what it was pretrained for.",
-        f"Give it a tenth (--encoder-learning-rate {FINE_TUNE_RATIO * config.learning_rate:g}), or confirm the rate "
+        f"Give it a tenth (--encoder-learning-rate {FINE_TUNE_RATIO * decoder:g}), or confirm the rate "
         "(--confirm-uniform-rate, confirm_uniform_rate in the settings).",
     )

@@ -135,8 +135,10 @@ _OPTIMISER: Final = {
     ),
     "learning_rate": Field(
         "Learning rate",
-        "Step size of decoder and head. Arrows multiply; type 3e-4 freely.",
+        "Step size of decoder and head; off: what measured best for the weights, or 1e-3. Arrows multiply; type 3e-4 "
+        "freely.",
         LogFloat,
+        1e-3,
         limits=(1e-8, 1.0),
     ),
     "encoder_learning_rate": Field(

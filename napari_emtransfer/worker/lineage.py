@@ -11,6 +11,7 @@ from napari_emtransfer.core.data.run import Run
 from napari_emtransfer.core.data.split import Region, Split
 from napari_emtransfer.core.errors import WeightsError
 from napari_emtransfer.core.nn import store
+from napari_emtransfer.core.rates import learning_rate
 
 
 def parent_of(project: Project, run: Run) -> Run | None:
@@ -42,7 +43,7 @@ def inherited_encoder_rate(project: Project, config: TrainConfig) -> float | Non
         weights, encoder = str(parent.get("weights", "none")), str(parent.get("encoder", encoder))
     rate = store.stated_encoder_rate(weights, encoder)
     # Of weights that have been trained since nobody measured that the encoder may overtake the decoder.
-    return rate if rate is None or weights == config.weights else min(rate, config.learning_rate)
+    return rate if rate is None or weights == config.weights else min(rate, learning_rate(config))
 
 
 def start_of(project: Project, parent: Run, measured: Iterable[Region]) -> tuple[Path | None, int | None]:

@@ -25,7 +25,7 @@ from napari_emtransfer.core.nn.classify import (
     encoder_rate,
 )
 from napari_emtransfer.core.nn.classify_data import ClassSampler, ImageArchive, hold_out, read_archive
-from napari_emtransfer.core.rates import with_weights
+from napari_emtransfer.core.rates import learning_rate, with_weights
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.protocol import PretrainRequest
 from napari_emtransfer.worker.provenance import weights_checksum
@@ -115,7 +115,7 @@ def _result(request: PretrainRequest, archive: ImageArchive, accuracy: Accuracy 
         "ci95": list(accuracy.ci95) if accuracy else None,
         "accuracy_per_class": accuracy.per_class if accuracy else {},
         "ground": GROUND if accuracy else "Not measured: it was cancelled.",
-        "encoder_learning_rate": ENCODER_RATIO * config.learning_rate,
+        "encoder_learning_rate": ENCODER_RATIO * learning_rate(config),
     }
 
 

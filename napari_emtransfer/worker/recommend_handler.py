@@ -23,7 +23,7 @@ from napari_emtransfer.core.nn import devices, store
 from napari_emtransfer.core.nn.gap import MAX_WINDOWS, domain_gap
 from napari_emtransfer.core.nn.ground import View
 from napari_emtransfer.core.nn.trainer import initial_model
-from napari_emtransfer.core.rates import FINE_TUNE_RATIO, with_weights
+from napari_emtransfer.core.rates import FINE_TUNE_RATIO, learning_rate, with_weights
 from napari_emtransfer.core.recommend import Recommendation, gap_class
 from napari_emtransfer.core.recommend import recommend as follow_rules
 from napari_emtransfer.worker.control import Emit, RunControl
@@ -93,7 +93,7 @@ def _advised(project: Project, config: TrainConfig, *, may_fetch: bool, held_out
     stems = tuple(r.stem for r in project.micrographs() if r.stem not in without)
     gap = _gap(project, config, stems, may_fetch=may_fetch)
     # A run hands on the rate of the weights that it came from; else as a training would have it without a rule.
-    rate = inherited_encoder_rate(project, config) or FINE_TUNE_RATIO * config.learning_rate
+    rate = inherited_encoder_rate(project, config) or FINE_TUNE_RATIO * learning_rate(config)
     found = follow_rules(
         labels.n_tiles,
         len(labels.specimens),

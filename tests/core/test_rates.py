@@ -95,3 +95,14 @@ def test_asking_needs_no_torch():
     code = f"import sys, json, {rates.__name__}; print(json.dumps('torch' in sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(result.stdout) is False
+
+
+def test_the_decoders_rate_is_the_given_one_else_the_weights_own_else_a_thousandth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rates.store, "stated_learning_rate", lambda weights, _: 3e-3 if weights == "known" else None)
+    assert rates.learning_rate(TrainConfig(weights="known", learning_rate=2e-4)) == 2e-4
+    assert rates.learning_rate(TrainConfig(weights="known")) == 3e-3
+    assert rates.learning_rate(TrainConfig(weights="none")) == 1e-3
+    # A tenth of the rate that is really used.
+    assert rates.encoder_rate(TrainConfig(weights="known", strategy="fine-tune")) == pytest.approx(3e-4)

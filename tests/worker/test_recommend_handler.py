@@ -14,7 +14,7 @@ from napari_emtransfer.core.events import TERMINAL, RunFailed, RunFinished, RunS
 from napari_emtransfer.core.nn import store
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta
 from napari_emtransfer.core.nn.trainer import initial_model
-from napari_emtransfer.core.rates import check_rates
+from napari_emtransfer.core.rates import check_rates, learning_rate
 from napari_emtransfer.core.recommend import rule_book
 from napari_emtransfer.worker import recommend_handler
 from napari_emtransfer.worker.handlers import RunControl, handle
@@ -166,7 +166,7 @@ def test_a_rate_that_the_weights_carry_is_used_without_asking(project_root, tmp_
     with Project.open(project_root) as project:
         config, _ = recommend_handler.resolve(project, OPEN.model_copy(update={"weights": str(path)}))
     assert config.strategy == "gradual"
-    assert config.encoder_learning_rate == config.learning_rate == 1e-3
+    assert config.encoder_learning_rate == learning_rate(config) == 1e-3
     assert not config.confirm_uniform_rate  # nobody did
     check_rates(config)
 

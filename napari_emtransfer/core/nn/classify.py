@@ -25,7 +25,7 @@ from napari_emtransfer.core.nn.ema import WeightAverage
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.pace import Pace
 from napari_emtransfer.core.nn.prefetch import prefetched
-from napari_emtransfer.core.rates import is_pretrained, measured_encoder_rate, resolve_weights
+from napari_emtransfer.core.rates import is_pretrained, learning_rate, measured_encoder_rate, resolve_weights
 
 DROPOUT: Final = 0.5
 ENCODER_RATIO: Final = 0.1
@@ -63,8 +63,8 @@ def encoder_rate(config: TrainConfig) -> float:
     if config.encoder_learning_rate is not None:
         return config.encoder_learning_rate
     if not is_pretrained(config):
-        return config.learning_rate
-    return measured_encoder_rate(config) or ENCODER_RATIO * config.learning_rate
+        return learning_rate(config)
+    return measured_encoder_rate(config) or ENCODER_RATIO * learning_rate(config)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class EncoderPretraining:
         self.device = devices.resolve_device(config.compute.device)
         self.model = devices.moved(model, self.device)
         self.config, self._sampler = config, sampler
-        rates = {"encoder": encoder_rate(config), "head": config.learning_rate}
+        rates = {"encoder": encoder_rate(config), "head": learning_rate(config)}
         groups = [g for part, rate in rates.items() for g in _groups(part, getattr(model, part), rate, config)]
         self._optimizer = torch.optim.AdamW(groups)
         self._average = WeightAverage(self.model, config.average)
@@ -144,7 +144,7 @@ class EncoderPretraining:
         if not math.isfinite(loss):
             raise EMTransferError(
                 f"The loss became {loss} by iteration {iteration}.",
-                f"Lower the learning rate ({self.config.learning_rate:g} now).",
+                f"Lower the learning rate ({learning_rate(self.config):g} now).",
             )
         return events.IterationEnded(
             run_id=run_id,

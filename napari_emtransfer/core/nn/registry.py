@@ -58,7 +58,8 @@ class WeightsEntry(_Row):
     """One set of weights.
 
     `preprocessing` is what three-channel weights were trained behind; None for one channel, or where all channels are
-    treated alike. `encoder_learning_rate` is the rate that measured best for these weights, None where nobody has.
+    treated alike. `encoder_learning_rate`, and `learning_rate` of decoder and head, are the rates that measured best
+    for these weights, None where nobody has.
     `architecture` is that of the decoder which the file holds too; None where it holds an encoder alone.
     """
 
@@ -76,6 +77,7 @@ class WeightsEntry(_Row):
     preprocessing: Preprocessing | None = None
     accuracy: float | None = None
     encoder_learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     notes: str = ""
 
 

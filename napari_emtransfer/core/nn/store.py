@@ -84,6 +84,16 @@ def stated_encoder_rate(weights: str, encoder: str) -> float | None:
         return None
 
 
+def stated_learning_rate(weights: str, encoder: str) -> float | None:
+    """The learning rate of decoder and head that weights of the table recommend; None where they recommend none."""
+    if weights == "none" or weights.startswith("run:") or Path(weights).suffix:
+        return None
+    try:
+        return find(weights, encoder).learning_rate
+    except WeightsError:
+        return None
+
+
 def stated_architecture(weights: str, encoder: str) -> str | None:
     """The architecture that the decoder of weights belongs to; None where they hold none, or do not say."""
     path = Path(weights)

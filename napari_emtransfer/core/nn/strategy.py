@@ -14,6 +14,7 @@ from napari_emtransfer.core.rates import (
     check_rates,
     encoder_rate,
     is_pretrained,
+    learning_rate,
     resolve_normalization,
     resolve_strategy,
     trains_encoder,
@@ -79,7 +80,7 @@ def plan_of(model: SegmentationModel, config: TrainConfig) -> Plan:
     strategy = resolve_strategy(config)
     graded = strategy == "gradual" or (strategy == "fine-tune" and config.depth_decay < 1)
     parts = parts_of(model, by_depth=graded and trains_encoder(config), size_px=config.crop_px)
-    new = {"head": config.learning_rate, "decoder": config.learning_rate}
+    new = dict.fromkeys(("head", "decoder"), learning_rate(config))
     encoder = _encoder_rates(parts, config)
     deepest = dict([next(iter(encoder.items()))]) if encoder else {}
     match strategy:

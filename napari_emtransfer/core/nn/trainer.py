@@ -29,7 +29,7 @@ from napari_emtransfer.core.nn.stage_control import BEGINS, RESUMED, StageContro
 from napari_emtransfer.core.nn.step import Optimization
 from napari_emtransfer.core.nn.strategy import cautions, check_rates, plan_of, resolve_normalization
 from napari_emtransfer.core.nn.validation import Validation, validate
-from napari_emtransfer.core.rates import resolve_weights
+from napari_emtransfer.core.rates import learning_rate, resolve_weights
 
 __all__ = ["FitResult", "RunContext", "StopReason", "Trainer", "initial_model"]
 
@@ -232,7 +232,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise EMTransferError(
                 f"The loss became {loss} by iteration {iteration}.",
-                f"Lower the learning rate ({self._config.learning_rate:g} now).",
+                f"Lower the learning rate ({learning_rate(self._config):g} now).",
             )
         self._emit(
             events.IterationEnded(
