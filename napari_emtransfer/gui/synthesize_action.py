@@ -11,7 +11,7 @@ from napari_emtransfer.gui.job_bar import JobBar
 from napari_emtransfer.gui.synthesize_dialog import SynthesizeDialog
 from napari_emtransfer.gui.widgets import button
 from napari_emtransfer.session.classes import has_classes_of_its_own
-from napari_emtransfer.session.synthesis import catalogue
+from napari_emtransfer.session.generators import catalogue
 
 if TYPE_CHECKING:
     from napari_emtransfer.gui.viewer_session import ViewerSession

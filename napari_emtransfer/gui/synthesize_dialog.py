@@ -15,7 +15,8 @@ from napari_emtransfer.gui.widgets import button, wrapped_label
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.labels import LabelSchema
-    from napari_emtransfer.session.synthesis import GeneratorEntry, SynthesisPreview
+    from napari_emtransfer.session.generators import GeneratorEntry
+    from napari_emtransfer.session.synthesis import SynthesisPreview
 
 FORM_PX = 340
 USUAL_SIZE = QSize(940, 680)

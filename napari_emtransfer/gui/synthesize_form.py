@@ -12,7 +12,7 @@ from superqt.utils import signals_blocked
 from napari_emtransfer.gui import dialogs
 from napari_emtransfer.gui.log_spin_box import LogSpinBox
 from napari_emtransfer.gui.widgets import ElidedLabel, button, small_button, wrapped_label
-from napari_emtransfer.session.synthesis import GeneratorEntry, Instrument, SynthesisSpec
+from napari_emtransfer.session.generators import GeneratorEntry, Instrument, SynthesisSpec
 
 KINDS = {
     "voronoi": (

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +14,10 @@ from napari_emtransfer.core.events import TERMINAL, Event, ProgressMade, RunCanc
 from napari_emtransfer.session.classes import has_classes_of_its_own
 from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.engine import DIED
+from napari_emtransfer.session.generators import SynthesisSpec
 from napari_emtransfer.session.messages import FromSynthesis, MicrographsChanged
 from napari_emtransfer.session.state import SynthesisPhase, SynthesisState
-from napari_emtransfer.worker.protocol import AddSyntheticRequest, SynthesisPreviewRequest, SynthesizeRequest
+from napari_emtransfer.worker.protocol import AddSyntheticRequest, SynthesisPreviewRequest
 
 if TYPE_CHECKING:
     from napari_emtransfer.worker.runners import Engine, Job, Runner
@@ -33,74 +32,7 @@ PREVIEW_EDGE_PX: Final = 512
 """A preview of larger micrographs shows a smaller field of the same material."""
 
 
-SynthesisKind = Literal["voronoi", "hrtem"]
-Instrument = Literal["sem", "fib-sem", "camera"]
-_UNITS: Final = {"defocus": "nm", "dose": "e/Å²"}
-USUAL_PIXEL_SIZE_NM: Final[Mapping[str, float]] = {"voronoi": 25.0, "hrtem": 0.02}
 Failed = Callable[[str, str], object]
-
-
-@dataclass(frozen=True)
-class GeneratorEntry:
-    """Something that can be made, and what it is in a sentence."""
-
-    kind: SynthesisKind
-    preset: str
-    what: str
-
-    @property
-    def pixel_size_nm(self) -> float:
-        """A usual pixel size."""
-        return USUAL_PIXEL_SIZE_NM[self.kind]
-
-    @property
-    def title(self) -> str:
-        """For a list: "Core shell", "Defocus −25 nm"."""
-        series, _, member = self.preset.partition(":")
-        if not member:
-            return series.replace("-", " ").capitalize()
-        if series not in _UNITS:
-            return f"{series.capitalize()} {member.replace('-', ' ')}"
-        return f"{series.capitalize()} {member.replace('-', '−')} {_UNITS[series]}"
-
-
-@dataclass(frozen=True)
-class SynthesisSpec:
-    """What is wanted: `n` square micrographs of `edge_px`, each of a specimen of its own.
-
-    `instrument` is what the detectors are drawn for, any where None; `flat_field` are images of the user's own, whose
-    noise is taken over.
-    """
-
-    kind: SynthesisKind
-    preset: str
-    n: int = 8
-    edge_px: int = 512
-    pixel_size_nm: float | None = None
-    seed: int = 0
-    instrument: Instrument | None = None
-    flat_field: tuple[Path, ...] = ()
-
-    @property
-    def domain(self) -> str:
-        """The domain of what is added."""
-        return f"synthetic {self.preset}"
-
-    def request(self, run_id: str, out: Path) -> SynthesizeRequest:
-        """What a worker is asked."""
-        return SynthesizeRequest(
-            run_id=run_id,
-            out=out,
-            generator=self.kind,
-            presets=(self.preset,),
-            n=self.n,
-            shape=(self.edge_px, self.edge_px),
-            pixel_size_nm=self.pixel_size_nm,
-            seed=self.seed,
-            per_specimen=1,
-            instrument=self.instrument,
-            flat_field=self.flat_field,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,12 +231,3 @@ def _read(result: Mapping[str, Any]) -> SynthesisPreview:
         images, masks = stored["images"], stored["masks"]
     classes, omits = tuple(result["classes"]), tuple(result["omits"])
     return SynthesisPreview(images, masks, classes, omits, result["seconds"] / len(images), result["detector"])
-
-
-@cache
-def catalogue() -> tuple[GeneratorEntry, ...]:
-    """Everything that can be made, in the order of a list."""
-    # Late: scipy and the generators are of no use to a window in which nothing is synthesised.
-    from napari_emtransfer.core.synth.recipe import KINDS, presets
-
-    return tuple(GeneratorEntry(kind, name, what) for kind in KINDS for name, what in presets(kind).items())

@@ -9,7 +9,8 @@ from session_helpers import finish, label
 from napari_emtransfer.core.errors import SynthesisError
 from napari_emtransfer.core.events import ProgressMade, RunCancelled, RunFailed, RunFinished
 from napari_emtransfer.session import classes
-from napari_emtransfer.session.synthesis import MADE, SynthesisSpec, catalogue
+from napari_emtransfer.session.generators import SynthesisSpec, catalogue
+from napari_emtransfer.session.synthesis import MADE
 from napari_emtransfer.worker.protocol import AddSyntheticRequest, SynthesisPreviewRequest
 from napari_emtransfer.worker.synthetic_project_handler import ADDING
 
@@ -51,7 +52,7 @@ def test_everything_that_can_be_made_has_a_sentence():
     assert all(entry.what.endswith((".", "!")) and len(entry.what) < 200 for entry in entries)
     titles = {entry.title for entry in entries}
     assert len(titles) == len(entries)
-    assert {"Equiaxed", "Core shell", "Defocus −25 nm", "Dose 30 e/Å²", "Structure ZnS small"} <= titles
+    assert {"Equiaxed", "Core shell", "HAADF", "Defocus −25 nm", "Dose 30 e/Å²", "Structure ZnS small"} <= titles
 
 
 def test_a_preview_is_a_few_of_the_same_and_reaches_whoever_asked(session, runner, shown):
