@@ -4,13 +4,15 @@
 
 Rangel DaCosta, Oill & Scott (EM000010, 2025) trained thousands of U-Nets on synthetic CdSe nanoparticles. Two patterns
 stand out in their tables: whatever a network was trained on, the domain in focus is the hardest to be tested on; and
-networks trained at a low dose fail at a high one, while those of a high dose lose less at a low one. Here a small
-network learns each domain from 64 micrographs of 256² (0.4 Å per pixel, 10 nm wide) by the program's own Trainer, from
-scratch, and is tested on 8 micrographs of every domain; all domains show the same specimens, those of test are others.
+networks trained at a low dose fail at a high one, while those of a high dose lose less at a low one. A third one, that
+the network trained in focus generalises best, is asked too. Here a small network learns each domain from 64
+micrographs of 256² (0.4 Å per pixel, 10 nm wide) by the program's own Trainer, from scratch, and is tested on 8
+micrographs of every domain; all domains show the same specimens, those of test are others.
 Class-mean IoU and cross-entropy in nats per pixel.
 
 Rows are appended as they are done and not computed again. The last line holds the tables (rows: trained on; columns:
-tested on; means over the seeds) and whether the patterns are there.
+tested on; means over the seeds) and whether the patterns are there. With 150 iterations and two seeds the first two are;
+the third is not: a network that is shown only particles in focus has hardly learnt them by then.
 """
 
 from __future__ import annotations
@@ -125,7 +127,10 @@ def patterns(rows: Rows) -> dict[str, Any]:
     zero = DEFOCI.index(0)
     off = [i for i in range(len(DEFOCI)) if i != zero]
     return {
-        "in_focus_is_the_hardest_column": bool(defocus.mean(axis=0).argmax() == zero),
+        "in_focus_is_the_hardest_column_by_the_median_network": bool(np.median(defocus, axis=0).argmax() == zero),
+        "in_focus_network_loses_least_elsewhere": bool(
+            np.argmin([np.delete(one, [zero, i]).mean() for i, one in enumerate(defocus)]) == zero
+        ),
         "in_focus_is_hardest_for_networks_of_other_foci": [bool(defocus[i].argmax() == zero) for i in off],
         "loss_in_focus_over_others": round(float(defocus[off, zero].mean() / defocus[off][:, off].mean()), 2),
         "low_dose_network_at_high_dose": float(dose[0, -1]),
