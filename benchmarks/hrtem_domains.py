@@ -11,8 +11,8 @@ micrographs of every domain; all domains show the same specimens, those of test 
 Class-mean IoU and cross-entropy in nats per pixel.
 
 Rows are appended as they are done and not computed again. The last line holds the tables (rows: trained on; columns:
-tested on; means over the seeds) and whether the patterns are there. With 150 iterations and two seeds the first two are;
-the third is not: a network that is shown only particles in focus has hardly learnt them by then.
+tested on; means over the seeds) and whether the patterns are there. With 150 iterations and two seeds the first two
+are; the third is not: a network that is shown only particles in focus has hardly learnt them by then.
 """
 
 from __future__ import annotations
