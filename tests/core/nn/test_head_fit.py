@@ -87,6 +87,41 @@ def test_a_rare_class_is_not_drowned(model: SegmentationModel) -> None:
     assert (found == 1)[other.targets == 1].mean() > 0.9
 
 
+def test_strokes_that_lie_far_apart_are_all_looked_at(model: SegmentationModel) -> None:
+    tile = stripes(0, (96, 800))
+    tile.targets[:, 60:-60] = IGNORE_INDEX
+    tile.targets[:, :60][tile.targets[:, :60] == 1] = IGNORE_INDEX  # class 0 alone in the west …
+    tile.targets[40:, -60:] = IGNORE_INDEX
+    tile.targets[:, -60:][tile.targets[:, -60:] == 0] = IGNORE_INDEX  # … and less of class 1 alone in the east
+    assert fit_head(model, [tile], seed=0)
+    assert accuracy(model, stripes(5)) > 0.95
+
+
+def test_a_ring_of_labels_around_an_empty_middle_is_read(model: SegmentationModel) -> None:
+    tile = stripes(0, (704, 704))
+    tile.targets[40:-40, 40:-40] = IGNORE_INDEX
+    assert fit_head(model, [tile], seed=0)
+    assert accuracy(model, stripes(5)) > 0.95
+
+
+def test_a_class_that_nobody_labelled_is_not_found(model: SegmentationModel) -> None:
+    model.segmentation_head[0] = nn.Conv2d(4, 5, 3, padding=1)
+    model.config = ModelConfig(n_classes=5)
+    tile = stripes(0)
+    tile.targets[tile.targets == 1] = 3
+    assert fit_head(model, [tile], seed=0)
+    with torch.no_grad():
+        found = model.eval()(torch.from_numpy(stripes(5).image)[None, None]).argmax(1)
+    assert set(found.unique().tolist()) == {0, 3}
+
+
+def test_features_that_are_not_finite_leave_the_head_as_it_was(model: SegmentationModel) -> None:
+    before = model.segmentation_head[0].weight.clone()
+    model.decoder.norm.running_mean.fill_(float("nan"))
+    assert not fit_head(model, [stripes(0)], seed=0)
+    assert torch.equal(before, model.segmentation_head[0].weight)
+
+
 def test_tiles_that_are_no_multiple_of_the_stride_and_micrographs_larger_than_a_tile_are_read(
     model: SegmentationModel,
 ) -> None:
