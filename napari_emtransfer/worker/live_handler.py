@@ -23,7 +23,6 @@ from napari_emtransfer.core.nn.feature_cache import FeatureCache
 from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, Part, adapted
 from napari_emtransfer.core.nn.live import LiveHead
 from napari_emtransfer.core.nn.model import build_model
-from napari_emtransfer.core.nn.store import stated_architecture
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.live_state import LiveState
 from napari_emtransfer.worker.models import open_for, working_view
@@ -255,7 +254,8 @@ def _recipe(project: Project, config: LiveConfig) -> _Recipe:
     for i in sorted(chosen):
         with suppress(EMTransferError):  # one that cannot be opened now; others will do
             views.append(working_view(open_for(project, records[i].stem), Standardization(), working_nm))
-    part = "encoder" if stated_architecture(config.weights, config.encoder) is None else PRETRAINED_PART
+    # A decoder that these weights do not hold, or not for this architecture, is at random.
+    part: Part = "encoder" if "decoder" in model.new_parts else PRETRAINED_PART
     return _Recipe(FeatureSource(FrozenNetwork(adapted(model, views), part, device)), Standardization(), working_nm)
 
 

@@ -235,27 +235,33 @@ def test_a_recommendation_takes_them_for_pretrained(root, ours):
         assert found["config"]["weights"] == "auto"  # a form goes on meaning the same
 
 
-def test_the_live_head_stands_on_the_part_that_was_chosen(root, ours, monkeypatch):
-    window = Window(y0=0, x0=0, y1=64, x1=64)
-    seen = {}
-    for part in ("encoder", "decoder-maps"):
-        monkeypatch.setattr(live_handler, "PRETRAINED_PART", part)
-        live_handler.forget()
-        request = LiveRequest(
-            run_id="live",
-            project=root,
-            micrograph="a1",
-            window=window,
-            config=LiveConfig(weights="ours", encoder=ENCODER, compute=QUICK.compute),
-        )
-        events = []
-        handle(request, events.append, RunControl())
-        assert isinstance(events[-1], RunFinished), events[-1]
-        network = live_handler._Kept.state._source._network
-        seen[part] = len(network._maps(torch.zeros(1, 1, 64, 64)))
+def maps_of_live(root, weights):
+    """Number of maps of the network that the live head looks at."""
     live_handler.forget()
-    assert seen["decoder-maps"] == 1
-    assert seen["encoder"] > 1
+    request = LiveRequest(
+        run_id="live",
+        project=root,
+        micrograph="a1",
+        window=Window(y0=0, x0=0, y1=64, x1=64),
+        config=LiveConfig(weights=str(weights), encoder=ENCODER, compute=QUICK.compute),
+    )
+    events = []
+    handle(request, events.append, RunControl())
+    assert isinstance(events[-1], RunFinished), events[-1]
+    found = len(live_handler._Kept.state._source._network._maps(torch.zeros(1, 1, 64, 64)))
+    live_handler.forget()
+    return found
+
+
+def test_the_live_head_stands_on_the_part_that_was_chosen(root, ours, monkeypatch):
+    assert maps_of_live(root, "ours") == 1
+    monkeypatch.setattr(live_handler, "PRETRAINED_PART", "encoder")
+    assert maps_of_live(root, "ours") > 1
+
+
+def test_the_live_head_never_looks_at_a_decoder_at_random(root, tmp_path):
+    write_weights(tmp_path / "fpn.safetensors", architecture="FPN")
+    assert maps_of_live(root, tmp_path / "fpn.safetensors") > 1
 
 
 # -- into the package
