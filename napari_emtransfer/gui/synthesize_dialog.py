@@ -43,6 +43,7 @@ class SynthesizeDialog(QDialog):
         self._busy, self._shown = False, ""
         self._schema: tuple[LabelSchema, bool] | None = None
         self._classes: tuple[str, ...] = ()
+        self._asked: GeneratorEntry | None = None
         self.form, self.class_map, self.preview = SynthesizeForm(entries), ClassMap(), SynthesizePreview()
         self.promise = wrapped_label(name="synthesize-promise")
         self.add_button = button(
@@ -82,11 +83,14 @@ class SynthesizeDialog(QDialog):
     def ask_preview(self) -> None:
         """Have the preview made of what stands in the form."""
         self._still.stop()
+        self._asked = self.form.entry
         self.preview.set_waiting(True)
         self.preview_requested.emit()
 
     def show_preview(self, made: SynthesisPreview) -> None:
         """Show micrographs, their classes, and what they leave out."""
+        if self._is_late:
+            return
         self._classes = made.classes
         self._show_classes()
         self.form.set_omits(made.omits)
@@ -95,6 +99,8 @@ class SynthesizeDialog(QDialog):
 
     def show_fault(self, message: str, hint: str) -> None:
         """Why there is no preview; what cannot be shown cannot be added either."""
+        if self._is_late:
+            return
         self._classes = ()
         self.preview.show_fault(message, hint)
         self._on_classes()
@@ -127,6 +133,11 @@ class SynthesizeDialog(QDialog):
         layout.addLayout(bottom)
 
     # ---- inside
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the answer is about another structure than is chosen by now, which will be asked for in a moment."""
+        return self._asked != self.form.entry
 
     def _on_form(self) -> None:
         if self._shown != self.form.entry.preset:  # whose classes are not known before its preview

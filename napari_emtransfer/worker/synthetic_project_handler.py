@@ -107,7 +107,7 @@ def add_synthetic(request: AddSyntheticRequest, emit: Emit, control: RunControl)
 def _add(
     project: Project, folder: Path, request: AddSyntheticRequest, emit: Emit, control: RunControl
 ) -> dict[str, Any]:
-    before = project.schema
+    before, scale = project.schema, project.settings.working_pixel_size_nm
 
     def report(done: int, total: int, _name: str) -> None:
         if control.cancelled:
@@ -122,6 +122,7 @@ def _add(
         for stem in _of_folder(project, folder):
             project.remove_micrograph(stem)
         project.set_schema(before)
+        project.update_settings(working_pixel_size_nm=scale)
         raise
     records = [project.record(stem) for stem in added]
     return {
@@ -134,11 +135,17 @@ def _add(
 
 
 def _imported(project: Project, folder: Path, request: AddSyntheticRequest, report: Any) -> ImportReport:
+    found = read_description(folder / "dataset.json")
+    if not any(request.classes.get(name) for name in found.classes.values()):
+        raise SynthesisError(
+            f"None of their classes ({', '.join(found.classes.values())}) would be labelled.",
+            "Choose a class of the project for one of them.",
+        )
     if request.replace_classes:
         names = dict.fromkeys(name for name in request.classes.values() if name)
         project.set_schema(LabelSchema.from_names(list(names)))
     taken = {record.specimen for record in project.micrographs()}
-    description = _described(read_description(folder / "dataset.json"), request, taken)
+    description = _described(found, request, taken)
     return import_described(project, folder / "images", folder / "masks", description, progress=report)
 
 

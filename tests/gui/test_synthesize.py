@@ -113,6 +113,18 @@ def test_every_setting_reaches_the_worker_and_asks_for_a_new_preview(project, di
     answer(project, runner, shown)
 
 
+def test_an_answer_about_the_structure_before_is_dropped(project, dialog, runner, shown):
+    project.click(dialog.preview_button)
+    late = RunFinished(run_id=runner.helper.requests[-1].run_id, result=shown)
+    dialog.form.choose_preset("columnar")
+    runner.helper.say(late)
+    project.wait(lambda: asked(runner).presets == ("columnar",), "the next question")
+    assert dialog.class_map.mapping == {}
+    assert not dialog.add_button.isEnabled(), "its classes would be those of another structure"
+    answer(project, runner, shown)
+    assert list(dialog.class_map.mapping) == GENERATED
+
+
 def test_the_other_kind_has_its_own_structures_scale_and_detectors(project, dialog, runner, shown):
     form = dialog.form
     form.kind.setCurrentIndex(form.kind.findData("hrtem"))

@@ -144,6 +144,14 @@ def test_what_cannot_be_added_undoes_all(root, monkeypatch):
     with Project.open(root) as project:
         assert project.micrographs() == []
         assert project.schema.names == ("matrix",)
+        assert project.settings.working_pixel_size_nm is None
+    assert list((root / "synthetic").iterdir()) == []
+
+
+def test_micrographs_without_any_label_are_not_added(root):
+    failed = ask(request(root, {"pearlite": "matrix", "grain boundary": None}))[-1]
+    assert isinstance(failed, RunFailed)
+    assert "(grain interior, grain boundary)" in failed.message
     assert list((root / "synthetic").iterdir()) == []
 
 
