@@ -137,7 +137,7 @@ def test_shapes(text, shape):
     assert parse_shape(text) == shape
 
 
-@pytest.mark.parametrize("text", ["", "x", "1x2x3", "-5", "12.5"])
+@pytest.mark.parametrize("text", ["", "x", "1x2x3", "-5", "12.5", "5²"])
 def test_what_is_no_shape(text):
     with pytest.raises(SynthesisError, match="384x512"):
         parse_shape(text)

@@ -78,7 +78,7 @@ def parse_shape(text: str) -> tuple[int, int]:
         When it is neither.
     """
     edges = text.lower().replace("×", "x").split("x")
-    if not (len(edges) in (1, 2) and all(edge.strip().isdigit() for edge in edges)):
+    if not (len(edges) in (1, 2) and all(edge.strip().isdecimal() for edge in edges)):
         raise SynthesisError(f"--shape is {text!r}, but must be pixels as 512 or HEIGHTxWIDTH.", "For example 384x512.")
     return int(edges[0]), int(edges[-1])
 

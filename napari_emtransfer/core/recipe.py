@@ -88,7 +88,7 @@ def read_recipe(path: Path) -> PretrainRecipe:
         When there is no such file, or it is no recipe; the sentence names the first wrong entry.
     """
     try:
-        return PretrainRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return PretrainRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UnreadableFileError(
             f"The recipe {str(path)!r} cannot be read: {error.strerror or error}.", "Name a .toml file that exists."

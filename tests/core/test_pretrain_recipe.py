@@ -94,6 +94,12 @@ def test_a_file_that_is_no_recipe_is_named_with_its_first_wrong_entry(tmp_path, 
     assert "resources/pretraining.toml" in caught.value.hint
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_a_recipe(tmp_path):
+    path = tmp_path / "notepad.toml"
+    path.write_text('name = "Körner"\n[[stages]]\nsteps = 3', encoding="utf-8-sig")
+    assert read_recipe(path).name == "Körner"
+
+
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(UnreadableFileError, match="cannot be read: No such file"):
         read_recipe(tmp_path / "none.toml")

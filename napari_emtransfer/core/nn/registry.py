@@ -212,7 +212,8 @@ def bundled_entries(folder: Path = BUNDLED_DIR) -> list[WeightsEntry]:
         return []
     try:
         rows = [
-            WeightsEntry.model_validate({"family": "bundled", **r}) for r in json.loads(card.read_text())["weights"]
+            WeightsEntry.model_validate({"family": "bundled", **r})
+            for r in json.loads(card.read_text(encoding="utf-8"))["weights"]
         ]
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
