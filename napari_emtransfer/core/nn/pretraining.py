@@ -120,6 +120,7 @@ class Pretraining:
             for name, value in self._train(batch).items():
                 losses[name].append(value)
             self.step += 1
+            self._check(losses["loss"][-1])  # before anything is saved: no state is better than one of nan
             if self.step % _REPORT_EVERY == 0 or self.step == self.recipe.steps:
                 seconds, began = time.monotonic() - began, time.monotonic()
                 self.seconds += seconds
@@ -150,14 +151,16 @@ class Pretraining:
         self._average.update(self.step)
         return {"loss": float(loss.detach()), **parts}
 
-    def _report(self, losses: dict[str, list[float]], seconds: float, waited: float) -> Report:
-        means = {name: float(np.mean(values)) for name, values in losses.items()}
-        loss = means.pop("loss")
+    def _check(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise EMTransferError(
                 f"The loss became {loss} by step {self.step}.",
                 f"Lower the recipe's learning rate ({self.recipe.learning_rate:g} now).",
             )
+
+    def _report(self, losses: dict[str, list[float]], seconds: float, waited: float) -> Report:
+        means = {name: float(np.mean(values)) for name, values in losses.items()}
+        loss = means.pop("loss")
         n = max(1, len(losses["loss"]))
         return Report(self.step, loss, means, self.recipe.rate(self.step - 1), seconds / n, waited / seconds)
 

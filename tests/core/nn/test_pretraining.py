@@ -253,13 +253,14 @@ def test_rates_are_the_recipes_and_norms_do_not_decay():
     assert sum(len(g["params"]) for g in groups) == len(list(trained.network.parameters()))
 
 
-def test_a_loss_that_is_no_number_ends_it_with_the_rate_to_blame():
+def test_a_loss_that_is_no_number_ends_it_with_the_rate_to_blame_and_is_not_saved(tmp_path):
     trained = tiny()
     with torch.no_grad():
         trained.network.log_scale.fill_(float("nan"))
-    with pytest.raises(EMTransferError, match="loss became nan by step 4") as caught:
-        run(trained)
+    with pytest.raises(EMTransferError, match="loss became nan by step 1") as caught:
+        trained.fit(print, lambda: trained.step == 2, state=tmp_path / "state", save_every=1)
     assert "0.002" in caught.value.hint
+    assert not (tmp_path / "state").exists()
 
 
 def test_making_micrographs_does_not_hold_up_the_network():
