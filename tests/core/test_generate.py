@@ -113,6 +113,7 @@ def test_pixel_size_is_the_one_asked_for():
         ("voronoi", None, {"shape": (32, 512)}, "32 × 512"),
         ("voronoi", None, {"shape": (512, 9000)}, "512 × 9000"),
         ("hrtem", None, {"pixel_size_nm": 25.0}, "25 nm"),
+        ("hrtem", "dose:30", {"pixel_size_nm": 0.2, "shape": (4096, 4096)}, "819 nm × 819 nm would hold up to 20468"),
         ("hrtem", None, {"instrument": "sem"}, "'sem'"),
         ("hrtem", None, {"detector": DetectorSettings()}, "no detector"),
     ],

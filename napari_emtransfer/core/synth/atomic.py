@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from napari_emtransfer.core.errors import SynthesisError
+from napari_emtransfer.core.synth import hrtem_presets
 from napari_emtransfer.core.synth.detector import Instrument
 from napari_emtransfer.core.synth.flat_field import FlatField
 from napari_emtransfer.core.synth.haadf import HaadfSettings
@@ -17,6 +18,8 @@ from napari_emtransfer.core.synth.micrograph import SyntheticMicrograph
 DEFAULT_PRESET: Final = "nanoparticles"
 MIN_PIXEL_NM: Final = 0.002
 MAX_PIXEL_NM: Final = 0.2
+# The densest and finest that is ever drawn has 7,000 on the largest picture.
+MAX_PARTICLES: Final = 10_000
 _LEAST_MTF: Final = 0.02
 
 
@@ -41,6 +44,18 @@ def draw_material(
             )
         changes["pixel_size_angstrom"] = 10 * pixel_size_nm
     return settings.model_copy(update={"imaging": settings.imaging.model_copy(update=changes)})
+
+
+def check_room(material: AnySettings, shape: tuple[int, int]) -> None:
+    """Raise `SynthesisError` where a picture (H, W) would hold more particles than can be placed in minutes."""
+    height_nm, width_nm = (n * hrtem_presets.pixel_size_nm(material) for n in shape)
+    n_particles = material.particles.per_100_nm2[1] * height_nm * width_nm / 100
+    if n_particles > MAX_PARTICLES:
+        raise SynthesisError(
+            f"A picture of {height_nm:.0f} nm × {width_nm:.0f} nm would hold up to {n_particles:.0f} particles, and "
+            f"{MAX_PARTICLES} are the most.",
+            "Make it smaller, or its pixels.",
+        )
 
 
 def check_instrument(instrument: Instrument | None) -> None:

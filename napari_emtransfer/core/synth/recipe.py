@@ -151,10 +151,12 @@ def _draw_atomic(preset: str, seed: int, given: Drawn) -> Recipe:
         pixel_size_nm=given.get("pixel_size_nm"),
         flat_field=given.get("flat_field"),
     )
+    shape = given.get("shape", DEFAULT_SHAPE)
+    atomic.check_room(material, shape)
     return Recipe(
         kind="hrtem",
         preset=preset,
-        shape=given.get("shape", DEFAULT_SHAPE),
+        shape=shape,
         seed=seed,
         pixel_size_nm=hrtem_presets.pixel_size_nm(material),
         material=material.model_dump(mode="json"),
