@@ -44,6 +44,7 @@ def test_what_is_proposed_is_said_and_can_be_overridden(labelled, runner):
     labelled.wait(lambda: "labelled tile" in panel.proposal_label.text(), "the proposal")
     panel.advanced.expand(animate=False)
     panel.form.editor("iterations").value = 33
+    panel.form._optional["learning_rate"]._tick.native.click()
     panel.form.editor("learning_rate").value = 1e-5
     start(labelled, runner)
     config = runner.job.requests[0].config
