@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import ndimage
 
+from napari_emtransfer.core.synth import laths
 from napari_emtransfer.core.synth.voronoi import GENERATORS
 
 SHAPE = (104, 120)
@@ -69,6 +70,20 @@ def test_labels_are_exhaustive_and_every_class_occurs(name):
         assert structure.grey.std() > 0.01
     phases = np.concatenate([s.phases.ravel() for s in structures])
     assert set(np.unique(phases)) == set(range(1, len(structures[0].classes) + 1))
+
+
+@pytest.mark.parametrize("name", ["pearlite", "ferrite-pearlite"])
+def test_many_forks_of_lamellae_stay_within_the_range_of_numbers(name):
+    """As many as a large picture has: their phases are a product."""
+    structure = made(name, shape=(600, 120), faults=1500)
+    check(structure, (600, 120))
+    assert set(np.unique(structure.phases)) == {1, 2}
+
+
+def test_laths_are_numbered_alike_with_and_without_a_table(monkeypatch):
+    one = made("bainite", 3)
+    monkeypatch.setattr(laths, "_KEYS_PER_PIXEL", 0)
+    np.testing.assert_array_equal(one.instances, made("bainite", 3).instances)
 
 
 @pytest.mark.parametrize("name", KINDS)

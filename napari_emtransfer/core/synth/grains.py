@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.spatial import cKDTree
 
 from napari_emtransfer.core.synth.generator import (
     Amplitude,
@@ -270,8 +271,10 @@ class Bimodal(StructureGenerator):
         coarse, kept = place(plane, 0.8 * radii, 0.0, margin, rng)
         radii = radii[kept]
         fine = relax(plane.scatter(seeds_for(area, self.fine_px), margin, rng), 1, rng, samples_per_cell=8)
-        own = ((fine[:, None] - coarse[None]) ** 2).sum(axis=-1) < radii**2
-        fine = fine[~own.any(axis=1)]
+        taken = np.zeros(len(fine), bool)
+        for within in cKDTree(fine).query_ball_point(coarse, radii):
+            taken[within] = True
+        fine = fine[~taken]
         small = (0.5 * self.fine_px * rng.uniform(0.2, 1, len(fine))) ** 2
         return np.concatenate([coarse, fine]), np.concatenate([radii**2, small]), len(coarse)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.random import Generator
@@ -25,6 +25,8 @@ from napari_emtransfer.core.synth.micrograph import Structure
 from napari_emtransfer.core.synth.plane import Field32, Plane
 from napari_emtransfer.core.synth.surface import Finish, groove, of_pairs
 from napari_emtransfer.core.synth.tessellation import Cells, bent_cells
+
+_FORKS_AT_ONCE: Final = 16
 
 
 class Pearlite(StructureGenerator):
@@ -143,9 +145,11 @@ class Pearlite(StructureGenerator):
         number = round(self.faults * plane.area_px2 / 512**2)
         turned = np.ones(plane.y.shape, np.complex64)
         position = (plane.x + 1j * plane.y).astype(np.complex64)
-        for at_y, at_x in plane.scatter(number, 0, rng):
+        for count, (at_y, at_x) in enumerate(plane.scatter(number, 0, rng), start=1):
             factor = (position - np.complex64(complex(at_x, at_y))) / np.float32(150)
             turned *= factor if rng.uniform() < 0.5 else factor.conj()
+            if count % _FORKS_AT_ONCE == 0:  # the product of hundreds leaves the range of single precision
+                turned /= np.maximum(np.abs(turned), np.float32(1e-30))
         return np.angle(turned).astype(np.float32) / np.float32(2 * np.pi)
 
     def _grey(

@@ -20,6 +20,8 @@ from napari_emtransfer.core.synth.surface import Finish, groove
 from napari_emtransfer.core.synth.tessellation import Cells, bent_cells
 
 _TABLE = 4099
+# A table of keys may be as large as so many images.
+_KEYS_PER_PIXEL = 16
 _NEIGHBOURS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
 
 
@@ -186,6 +188,8 @@ def _nearest_seed(
 def _counted(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """Keys (H, W) renumbered from 1 in their order, without the ones that do not occur."""
     keys = keys - keys.min()
+    if keys.max() > _KEYS_PER_PIXEL * keys.size:  # a table of them would fill the memory
+        return np.unique(keys, return_inverse=True)[1].reshape(keys.shape) + 1
     occurs = np.zeros(int(keys.max()) + 1, np.int64)
     occurs[keys] = 1
     return np.cumsum(occurs)[keys]
