@@ -90,7 +90,9 @@ def _advised(project: Project, config: TrainConfig, *, may_fetch: bool, held_out
     config = with_weights(config)
     without = _held_out(project, config).union(held_out)
     labels = survey(project, without=without)
-    stems = tuple(r.stem for r in project.micrographs() if r.stem not in without)
+    records = [r for r in project.micrographs() if r.stem not in without]
+    # It is real ones that are to be segmented; synthetic ones may lie much nearer to what the weights have seen.
+    stems = tuple(r.stem for r in [r for r in records if not r.synthetic] or records)
     gap = _gap(project, config, stems, may_fetch=may_fetch)
     # A run hands on the rate of the weights that it came from; else as a training would have it without a rule.
     rate = inherited_encoder_rate(project, config) or FINE_TUNE_RATIO * learning_rate(config)

@@ -8,6 +8,7 @@ from worker_projects import CLASSES, QUICK, make_project, new_run
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.data.label_survey import LabelSurvey
 from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.readers import read_micrograph
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import EMTransferError, WeightsError
 from napari_emtransfer.core.events import TERMINAL, RunFailed, RunFinished, RunStarted
@@ -66,6 +67,23 @@ def test_without_weights_from_scratch(project_root):
     assert (result["n_tiles"], result["n_specimens"]) == (4, 4)
     assert result["reason"].startswith("4 labelled tiles on 4 specimens to learn from → train from scratch")
     assert TrainConfig.model_validate(result["config"]).strategy == "scratch"
+
+
+def test_the_gap_is_that_of_real_micrographs_where_there_are_any(project_root, weights, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(recommend_handler, "_measured", lambda wanted, _threads: chosen.append(dict(wanted.chosen)))
+    config = OPEN.model_copy(update={"weights": str(weights)})
+    with Project.open(project_root) as project:
+        labels, path = project.annotations.read("a1"), project.record("a1").path
+        project.remove_micrograph("a1")
+        project.register(read_micrograph(path), specimen="made", synthetic=True)
+        project.annotations.write("a1", None, labels)
+    recommended(project_root, config)
+    with Project.open(project_root) as project:
+        for stem in ("b1", "c1", "d1"):
+            project.remove_micrograph(stem)
+    recommended(project_root, config)
+    assert [set(stems) for stems in chosen] == [{"b1", "c1", "d1"}, {"a1"}]
 
 
 def test_a_file_of_weights_is_measured(project_root, weights):
