@@ -112,6 +112,9 @@ REFUSED = {
     "another size": (lambda: [frames()[1][0], frames()[1][0][:256]], "one field"),
     "another field": (lambda: [frames()[1][0], frames(grey=RAMP[::-1])[1][0]], "different fields"),
     "nothing": (list, "no frame"),
+    "the same twice": (lambda: [frames()[1][0]] * 2, "one and the same"),
+    "a negative": (lambda: [1 - frames()[1][0] / frames()[1][0].max()], "negative"),
+    "no numbers": (lambda: [np.where(RAMP > 0.5, np.nan, RAMP)], "no numbers"),
 }
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from napari_emtransfer.core.errors import FlatFieldError
+from napari_emtransfer.core.synth import noise_spread
 from napari_emtransfer.core.synth.detector import DetectorSettings
-from napari_emtransfer.core.synth.noise_spread import MAX_LAG_PX, MAX_PSF_PX, block_moments, polynomials, spread_of
 
 Frame = NDArray[Any]
 Grey = NDArray[np.float64]
@@ -112,6 +112,8 @@ def measure(frames: Frame | Sequence[Frame]) -> FlatField:
     images = [frames] if isinstance(frames, np.ndarray) and frames.ndim == 2 else list(frames)
     if not images:
         raise FlatFieldError("There is no frame to measure.", _HINT)
+    if not all(image.size and np.isfinite(image).all() for image in images):
+        raise FlatFieldError("The frame is empty, or holds values that are no numbers.", _HINT)
     white = white_level(images)
     scaled = [np.asarray(image, dtype=np.float64) / white for image in images]
     pairs = [(scaled[i], scaled[i + 1]) for i in range(0, len(scaled) - 1, 2)]
@@ -133,10 +135,14 @@ def _pair_blocks(a: Grey, b: Grey) -> Grey:
             "should show one field.",
             "Give two frames of the same field and size, or a single one.",
         )
+    if np.array_equal(a, b):
+        raise FlatFieldError("The two frames are one and the same.", "Give two frames of one field, or a single one.")
     usable = ~(_clipped_blocks(a) | _clipped_blocks(b))
-    difference = _blocks((a - b) / np.sqrt(2))
+    difference = noise_spread.in_blocks((a - b) / np.sqrt(2), _BLOCK)
     means = difference.mean(axis=(1, 2), keepdims=True)
-    statistics = _statistics(_blocks((a + b) / 2).mean(axis=(1, 2)), difference - means)[:, usable]
+    statistics = _statistics(noise_spread.in_blocks((a + b) / 2, _BLOCK).mean(axis=(1, 2)), difference - means)[
+        :, usable
+    ]
     if np.var(means[usable]) > _MAX_CHANGE * statistics[1].mean():
         raise FlatFieldError(
             "The two frames show different fields, or the specimen drifted between them.",
@@ -147,18 +153,11 @@ def _pair_blocks(a: Grey, b: Grey) -> Grey:
 
 def _single_blocks(image: Grey) -> Grey:
     usable = ~_clipped_blocks(image)
-    blocks = _blocks(image)
-    basis = polynomials(_BLOCK, _FITTED_IN_ONE)
+    blocks = noise_spread.in_blocks(image, _BLOCK)
+    basis = noise_spread.polynomials(_BLOCK, _FITTED_IN_ONE)
     flat = blocks.reshape(len(blocks), -1)
     residual = (flat - (flat @ basis.T) @ basis).reshape(blocks.shape)
     return _statistics(blocks.mean(axis=(1, 2)), residual)[:, usable]
-
-
-def _blocks(image: Grey) -> Grey:
-    """(H, W) → (n, 16, 16), what is left over at the lower and right edge left out."""
-    rows, columns = image.shape[0] // _BLOCK, image.shape[1] // _BLOCK
-    cut = image[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
-    return cut.swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
 
 
 def _clipped_blocks(image: Grey) -> NDArray[np.bool_]:
@@ -185,7 +184,7 @@ def _clipped_blocks(image: Grey) -> NDArray[np.bool_]:
             f"{100 * _MAX_CLIPPED:.0f} % may be.",
             "Take the image again with less contrast and brightness.",
         )
-    return np.asarray(_blocks(clipped.astype(float)).mean(axis=(1, 2)) > 0)
+    return np.asarray(noise_spread.in_blocks(clipped.astype(float), _BLOCK).mean(axis=(1, 2)) > 0)
 
 
 def _statistics(means: Grey, residual: Grey) -> Grey:
@@ -230,26 +229,28 @@ def _too_few(n: int, span: float) -> FlatFieldError:
 def _fit(levels: _Levels, frames: Sequence[Grey], *, paired: bool, white: float) -> FlatField:
     (slope, intercept), weight = _line(levels)
     r2 = _explained(levels, slope, intercept, weight)
-    if slope <= 0 or r2 < MIN_R2:
+    if r2 < MIN_R2:
         raise FlatFieldError(
             f"The grey level explains {100 * max(r2, 0):.0f} % of the noise's variance, and at least "
             f"{100 * MIN_R2:.0f} % are needed: the image was processed, or its texture outweighs its noise.",
             _HINT,
         )
+    if slope <= 0:
+        raise FlatFieldError("The noise falls where the grey level rises: the image is a negative.", "Invert it first.")
     n_fitted = _FITTED_IN_PAIR if paired else _FITTED_IN_ONE
     # The read noise is white: only what is above it is correlated.
     counted = levels.variance - max(intercept, 0.0)
     right, below = (_ratio(c, counted, weight) for c in (levels.right, levels.below))
-    psf, lag = spread_of(right, below, _BLOCK, n_fitted)
-    if psf >= MAX_PSF_PX or lag >= MAX_LAG_PX:
+    psf, lag = noise_spread.spread_of(right, below, _BLOCK, n_fitted)
+    if psf >= noise_spread.MAX_PSF_PX or lag >= noise_spread.MAX_LAG_PX:
         raise FlatFieldError(
-            f"The noise is alike over more than {MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, or is all "
+            f"The noise is alike over more than {noise_spread.MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, or is all "
             "texture.",
             _HINT,
         )
-    gain = slope / block_moments(psf, lag, _BLOCK, n_fitted)[0]
+    gain = slope / noise_spread.block_moments(psf, lag, _BLOCK, n_fitted)[0]
     # The read noise is white; rounding to digits is noise too, but the generator rounds by itself.
-    white_part = intercept / block_moments(0.0, 0.0, _BLOCK, n_fitted)[0] - _step(frames) ** 2 / 12
+    white_part = intercept / noise_spread.block_moments(0.0, 0.0, _BLOCK, n_fitted)[0] - _step(frames) ** 2 / 12
     return FlatField(
         gain=gain,
         read_noise=float(np.sqrt(max(white_part, 0.0))),

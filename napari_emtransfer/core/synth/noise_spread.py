@@ -18,6 +18,13 @@ MAX_LAG_PX = 10.0
 _LITTLE = 0.02  # correlation that chance gives
 
 
+def in_blocks(image: Grey, edge: int) -> Grey:
+    """(H, W) → (n, edge, edge), what is left over at the lower and right edge left out."""
+    rows, columns = image.shape[0] // edge, image.shape[1] // edge
+    cut = image[: rows * edge, : columns * edge].reshape(rows, edge, columns, edge)
+    return cut.swapaxes(1, 2).reshape(-1, edge, edge)
+
+
 def polynomials(edge: int, n: int) -> Grey:
     """The first `n` of 1, y, x on a block of edge × edge pixels, orthonormal: (n, edge²)."""
     axis = np.arange(edge) - (edge - 1) / 2
