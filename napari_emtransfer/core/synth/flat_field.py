@@ -244,8 +244,8 @@ def _fit(levels: _Levels, frames: Sequence[Grey], *, paired: bool, white: float)
     psf, lag = noise_spread.spread_of(right, below, _BLOCK, n_fitted)
     if psf >= noise_spread.MAX_PSF_PX or lag >= noise_spread.MAX_LAG_PX:
         raise FlatFieldError(
-            f"The noise is alike over more than {noise_spread.MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, or is all "
-            "texture.",
+            f"The noise is alike over more than {noise_spread.MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, "
+            "or is all texture.",
             _HINT,
         )
     gain = slope / noise_spread.block_moments(psf, lag, _BLOCK, n_fitted)[0]
