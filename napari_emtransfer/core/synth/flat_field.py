@@ -244,7 +244,7 @@ def _fit(levels: _Levels, frames: Sequence[Grey], *, paired: bool, white: float)
     psf, lag = noise_spread.spread_of(right, below, _BLOCK, n_fitted)
     if psf >= noise_spread.MAX_PSF_PX or lag >= noise_spread.MAX_LAG_PX:
         raise FlatFieldError(
-            f"The noise is alike over more than {noise_spread.MAX_PSF_PX:g} pixels: the image was enlarged or smoothed, "
+            f"The noise is alike over more than {noise_spread.MAX_PSF_PX:g} pixels: the image was enlarged, smoothed, "
             "or is all texture.",
             _HINT,
         )
