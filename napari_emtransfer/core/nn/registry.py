@@ -235,7 +235,8 @@ def find(name: str, encoder: str | None = None, *, imported: Iterable[WeightsEnt
     """
     wanted = f"{name}:{encoder}" if name in get_args(Family)[3:] and encoder is not None else name
     _refuse_broken(wanted)
-    table = {row.name: row for row in [*entries(), *imported]}
+    # What is bundled by a name goes before what was imported under it by an earlier version.
+    table = {row.name: row for row in [*imported, *entries()]}
     if wanted in table:
         return table[wanted]
     family, _, rest = wanted.partition(":")

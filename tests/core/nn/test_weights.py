@@ -101,6 +101,8 @@ def test_imagenet_rows_are_those_of_the_library():
 def test_a_family_means_the_encoder_that_is_trained():
     assert registry.find("micronet", "resnet18").name == "micronet:resnet18"
     assert registry.find("imagenet", "resnet10t").encoder == "resnet10t"
+    taken = registry.WeightsEntry(name="synthetic", family="imported", encoder="resnet18")
+    assert registry.find("synthetic", imported=[taken]).family == "bundled"
     with pytest.raises(WeightsError, match="no weights 'micronet:resnet81'") as caught:
         registry.find("micronet", "resnet81")
     assert "micronet:resnet18" in caught.value.hint
