@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import time
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_emtransfer.core.config import ModelConfig
-from napari_emtransfer.core.data.storage import storage_faults
+from napari_emtransfer.core.data.storage import storage_faults, write_atomic
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.ema import WeightAverage
@@ -190,8 +191,7 @@ class Pretraining:
         return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in kept.items()}
 
     def save(self, path: Path) -> None:
-        """Everything that a resumed pretraining needs, by renaming, so that a killed one leaves the state before."""
-        partial = path.with_name(path.name + ".part")
+        """Everything that a resumed pretraining needs; one that is killed meanwhile leaves the state before."""
         content = {
             "recipe": self.recipe.model_dump_json(),
             "step": self.step,
@@ -200,10 +200,10 @@ class Pretraining:
             "average": self._average.state,
             "optimizer": self._optimizer.state_dict(),
         }
+        file = io.BytesIO()  # of a full disk torch.save would say what nobody understands
+        torch.save(content, file)
         with storage_faults(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(content, partial)
-            partial.replace(path)
+            write_atomic(path, file.getvalue())
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state; the recipe may have been made longer, or its cool-down moved, since.

@@ -1,5 +1,7 @@
 """What a network learns from episodes: the closed-form classifier, the losses, a training that can be broken off."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from napari_emtransfer.core.config import ModelConfig
-from napari_emtransfer.core.errors import EMTransferError
+from napari_emtransfer.core.errors import EMTransferError, StorageError
 from napari_emtransfer.core.nn import episodic, pretraining
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.pretraining import Pretraining
@@ -207,6 +209,22 @@ def test_a_resumed_training_is_the_unbroken_one(tmp_path):
         assert torch.equal(a, b), name
     a, b = whole.weights(), second.weights()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_full_disk_is_said_and_leaves_the_state_before(tmp_path, monkeypatch):
+    trained = tiny()
+    trained.save(tmp_path / "state")
+    before = (tmp_path / "state").read_bytes()
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    trained.step = 3
+    with pytest.raises(StorageError, match="full"):
+        trained.save(tmp_path / "state")
+    assert (tmp_path / "state").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_processes_that_make_micrographs_change_nothing_but_the_time():
