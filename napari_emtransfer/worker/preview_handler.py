@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
-from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +11,6 @@ from numpy.typing import NDArray
 from napari_emtransfer.core.data.intensity import Standardization
 from napari_emtransfer.core.data.labels import IGNORE_INDEX, from_targets, to_targets
 from napari_emtransfer.core.data.project import Project
-from napari_emtransfer.core.data.storage import storage_faults, write_atomic
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import AugmentationError
 from napari_emtransfer.core.legality import allowed_transforms, left_out
@@ -22,14 +18,13 @@ from napari_emtransfer.core.nn.augment import augment
 from napari_emtransfer.core.nn.ground import View
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.models import open_for, working_view
+from napari_emtransfer.worker.preview_file import write_preview
 from napari_emtransfer.worker.protocol import PreviewRequest
 
 N_SAMPLES: Final = 9
 FOLDER: Final = "previews"
 # Grey values beyond these percentiles of the unchanged crops are shown as black and white.
 _SHOWN_PERCENTILES: Final = (0.5, 99.5)
-# Another window may be about to read a younger one.
-_KEPT_SECONDS: Final = 60.0
 
 
 def preview(request: PreviewRequest, emit: Emit, control: RunControl) -> dict[str, Any]:  # noqa: ARG001 - quick
@@ -61,7 +56,7 @@ def preview(request: PreviewRequest, emit: Emit, control: RunControl) -> dict[st
     allowed = allowed_transforms(settings.modality, request.illegal)
     images, masks = _samples(view, targets, request, allowed, control)
     return {
-        "file": str(_write(root / FOLDER, images, masks)),
+        "file": str(write_preview(root / FOLDER, "augmentation", images, masks)),
         "left_out": left_out(settings.modality, request.preset, request.illegal),
         "seconds": time.monotonic() - started,
     }
@@ -113,16 +108,3 @@ def _cut(
     image, labels = view.read(window), targets[window.slices]
     missing = [(0, crop_px - length) for length in labels.shape]
     return np.pad(image, missing, mode="reflect"), np.pad(labels, missing, constant_values=IGNORE_INDEX)
-
-
-def _write(folder: Path, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> Path:
-    """Write a new file and remove the old ones."""
-    buffer = io.BytesIO()
-    np.savez(buffer, images=images, masks=masks)
-    path = folder / f"augmentation-{uuid4().hex}.npz"
-    with storage_faults(path):
-        for old in folder.glob("augmentation-*.npz"):
-            if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
-                old.unlink(missing_ok=True)
-        write_atomic(path, buffer.getvalue())
-    return path

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import time
 from collections.abc import Set
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.import_dataset import ImportReport, import_described
 from napari_emtransfer.core.data.import_description import DatasetDescription, read_description
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import unique_stem
-from napari_emtransfer.core.data.storage import storage_faults, write_atomic
 from napari_emtransfer.core.errors import EMTransferError, SynthesisError
 from napari_emtransfer.core.events import ProgressMade
 from napari_emtransfer.core.synth.dataset import plan
 from napari_emtransfer.core.synth.flat_field import FlatField
 from napari_emtransfer.core.synth.generate import realize
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
+from napari_emtransfer.worker.preview_file import write_preview
 from napari_emtransfer.worker.protocol import AddSyntheticRequest, SynthesisPreviewRequest, SynthesizeRequest
 from napari_emtransfer.worker.synthesize_handler import measured_flat_field, synthesize
 
 ADDING: Final = "micrographs added"
 _UNLABELLED: Final = "unlabelled"
-# Another window may be about to read a younger one.
-_KEPT_SECONDS: Final = 60.0
 
 
 def preview_synthesis(request: SynthesisPreviewRequest, emit: Emit, control: RunControl) -> dict[str, Any]:  # noqa: ARG001 - as all handlers
@@ -70,7 +65,7 @@ def preview_synthesis(request: SynthesisPreviewRequest, emit: Emit, control: Run
         made.append(realize(one.recipe))
     images = np.stack([np.round(255 * one.image).astype(np.uint8) for one in made])
     return {
-        "file": str(_write(make.out, images, np.stack([one.mask for one in made]))),
+        "file": str(write_preview(make.out, "synthesis", images, np.stack([one.mask for one in made]))),
         "classes": list(made[0].classes),
         "omits": list(dict.fromkeys(clause for one in made for clause in one.omits)),
         "detector": _words(flat_field),
@@ -197,16 +192,3 @@ def _words(flat_field: FlatField | None) -> str:
         f"Your instrument: {1 / flat_field.gain:.0f} quanta at white, read noise {100 * flat_field.read_noise:.2f} %, "
         f"point spread {flat_field.noise_psf_px:.2f} px. {flat_field.note}"
     )
-
-
-def _write(folder: Path, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> Path:
-    """Write a new file and remove the old ones."""
-    buffer = io.BytesIO()
-    np.savez(buffer, images=images, masks=masks)
-    path = folder / f"synthesis-{uuid4().hex}.npz"
-    with storage_faults(path):
-        for old in folder.glob("synthesis-*.npz"):
-            if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
-                old.unlink(missing_ok=True)
-        write_atomic(path, buffer.getvalue())
-    return path

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_emtransfer.core.nn.model import SegmentationModel
+from napari_emtransfer.core.nn.ridge import class_weights, ridge, with_constant
 from napari_emtransfer.core.recipe import Objective
 from napari_emtransfer.core.synth.materials import MAX_CLASSES
 
@@ -87,8 +88,11 @@ def episodic_loss(
         chosen = labelled_pixels(support_labels, rng)
         asked = torch.from_numpy(rng.integers(query_labels.numel(), size=_QUERY_POINTS)).to(labels.device)
         n_classes = int(support_labels.max()) + 1
-        weights = ridge(support[:, chosen].T, support_labels[chosen], n_classes, network.log_ridge.exp())
-        scores = _with_constant(query[:, asked].T) @ weights * network.log_scale.exp()
+        found = support_labels[chosen]
+        weights = ridge(
+            support[:, chosen].T, found, class_weights(found, n_classes), n_classes, network.log_ridge.exp()
+        )
+        scores = with_constant(query[:, asked].T) @ weights * network.log_scale.exp()
         truth = query_labels[asked]
         losses.append(functional.cross_entropy(scores, truth, weight=_rarity(truth, n_classes)))
         right += float((scores.argmax(1) == truth).float().mean())
@@ -104,19 +108,6 @@ def labelled_pixels(labels: Tensor, rng: np.random.Generator) -> Tensor:
         order = torch.from_numpy(rng.integers(max(1, len(places)), size=min(n, len(places)))).to(labels.device)
         found.append(places[order])
     return torch.cat(found)
-
-
-def ridge(features: Tensor, labels: Tensor, n_classes: int, strength: Tensor) -> Tensor:
-    """Weights (D + 1, K) of the ridge regression of centred one-hot labels (n,) on features (n, D) and a constant.
-
-    (XᵀX + λ I)⁻¹ Xᵀ Y, with classes weighted so that all count alike, whatever their numbers of pixels.
-    """
-    x = _with_constant(features)
-    y = functional.one_hot(labels, n_classes).float() - 1 / n_classes
-    counts = torch.bincount(labels, minlength=n_classes).clamp_min(1)
-    weight = (len(labels) / (n_classes * counts[labels].float()))[:, None]
-    gram = x.T @ (weight * x) + strength * torch.eye(x.shape[1], device=x.device)
-    return cast(Tensor, torch.linalg.solve(gram, x.T @ (weight * y)))
 
 
 def multi_task_losses(maps: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -146,7 +137,3 @@ def _rarity(labels: Tensor, n_classes: int) -> Tensor:
     share = torch.bincount(labels, minlength=n_classes).float() / len(labels)
     weight = 1 / (share + _RARE)
     return weight / weight.mean()
-
-
-def _with_constant(features: Tensor) -> Tensor:
-    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from napari_emtransfer.core.data.labels import IGNORE_INDEX
 from napari_emtransfer.core.nn.ground import TrainingImage
 from napari_emtransfer.core.nn.model import SegmentationModel
+from napari_emtransfer.core.nn.ridge import class_weights, ridge, with_constant
 
 _MOST_TILES: Final = 64
 _TILE_PX: Final = 256
@@ -52,8 +53,9 @@ def fit_head(model: SegmentationModel, train: Sequence[TrainingImage], seed: int
     model.train(training)
     if not features.isfinite().all():
         return False
-    solution = _solve(features, targets, model.n_classes)
-    scale = _best_scale(_with_constant(features) @ solution, targets)
+    evenly = class_weights(targets, model.n_classes).sqrt()
+    solution = ridge(features, targets, evenly, model.n_classes, _RIDGE, relative=True)
+    scale = _best_scale(with_constant(features) @ solution, targets)
     weights = (solution * scale).T
     convolution.weight.copy_(weights[:, :-1].reshape(convolution.weight.shape))
     cast(Tensor, convolution.bias).copy_(weights[:, -1])
@@ -126,20 +128,6 @@ def _span(centre: int, edge: int) -> tuple[int, int]:
     return start, min(edge, start + _TILE_PX)
 
 
-def _solve(features: Tensor, targets: Tensor, n_classes: int) -> Tensor:
-    """(D + 1, K): weighted ridge regression of centred one-hot targets; its strength follows the features' size."""
-    x, y = _with_constant(features), functional.one_hot(targets, n_classes).float() - 1 / n_classes
-    counts = torch.bincount(targets, minlength=n_classes).clamp_min(1)
-    weight = (len(targets) / (n_classes * counts[targets].float())).sqrt()[:, None]
-    gram = x.T @ (weight * x)
-    strength = _RIDGE * gram.diagonal().mean()
-    return torch.linalg.solve(gram + strength * torch.eye(len(gram), device=gram.device), x.T @ (weight * y))
-
-
 def _best_scale(scores: Tensor, targets: Tensor) -> float:
     losses = [float(functional.cross_entropy(scores * scale, targets)) for scale in _SCALES]
     return _SCALES[int(np.argmin(losses))]
-
-
-def _with_constant(features: Tensor) -> Tensor:
-    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)

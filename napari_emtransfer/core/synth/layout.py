@@ -31,8 +31,3 @@ class Morphology(Protocol):
     def __call__(self, shape: tuple[int, int], rng: Generator) -> Layout:
         """Lay out one place of the material."""
         ...
-
-
-def log_uniform(rng: Generator, low: float, high: float) -> float:
-    """A number between `low` and `high` whose logarithm is uniform: all scales alike."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_emtransfer.core.synth.fields import Field, banded, smooth
-from napari_emtransfer.core.synth.layout import Layout, Morphology, log_uniform
+from napari_emtransfer.core.synth.generator import log_uniform
+from napari_emtransfer.core.synth.layout import Layout, Morphology
 from napari_emtransfer.core.synth.particle_layout import Particles
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from napari_emtransfer.core.synth.layout import Layout, log_uniform
+from napari_emtransfer.core.synth.generator import log_uniform
+from napari_emtransfer.core.synth.layout import Layout
 
 
 @dataclass(frozen=True)
