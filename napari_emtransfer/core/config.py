@@ -36,6 +36,20 @@ AugmentPreset = Literal["none", "basic", "extended", "em-noise"]
 Precision = Literal["auto", "bf16", "fp32"]
 BlendMode = Literal["valid", "hann"]
 
+# Ways to choose the tiles that are labelled next; "default" is what the program takes (`core.active.acquisition`).
+Acquisition = Literal[
+    "default",
+    "random",
+    "foreground-random",
+    "typiclust",
+    "entropy",
+    "margin",
+    "bald",
+    "kcenter",
+    "entropy+kcenter",
+    "clasp",
+]
+
 AUTO_WEIGHTS: Final = "auto"
 DEFAULT_ENCODER: Final = "tu-regnety_002"
 """That of the weights which come with the program."""
@@ -145,5 +159,22 @@ class LiveConfig(_Config):
     """
 
     weights: str = "none"
+    encoder: str = DEFAULT_ENCODER
+    compute: ComputeConfig = ComputeConfig()
+
+
+class RankConfig(_Config):
+    """Which tiles to label next: `n_tiles` by `acquisition`, and one in `control_every` of them uniformly at random.
+
+    Tiles are scored by a head that is fitted on all labels, on features of a frozen network: `weights` is "run:ID", a
+    name or a path as in `TrainConfig.weights`, or "auto": the newest run with a model, else the weights that come with
+    the program. Specimens and micrographs of a round share its tiles where `spread` is set.
+    """
+
+    acquisition: Acquisition = "default"
+    n_tiles: int = Field(default=8, ge=1, le=1000)
+    control_every: int = Field(default=5, ge=2)
+    spread: bool = True
+    weights: str = AUTO_WEIGHTS
     encoder: str = DEFAULT_ENCODER
     compute: ComputeConfig = ComputeConfig()

@@ -12,11 +12,19 @@ from pydantic import ValidationError
 
 from napari_emtransfer.core.events import NoticePosted, RunCancelled, RunFailed
 from napari_emtransfer.worker.control import Emit, RunControl
-from napari_emtransfer.worker.protocol import Control, LiveRequest, PredictRequest, Request, WarmRequest, from_line
+from napari_emtransfer.worker.protocol import (
+    Control,
+    LiveRequest,
+    PredictRequest,
+    RankRequest,
+    Request,
+    WarmRequest,
+    from_line,
+)
 
 UNKNOWN_RUN = "unknown"
 # Only the newest of its kind is wanted: the window has moved on, or there is another stroke.
-Overtaking = PredictRequest | LiveRequest
+Overtaking = PredictRequest | LiveRequest | RankRequest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,15 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from napari_emtransfer.core.config import AugmentPreset, ComputeConfig, LiveConfig, PredictConfig, TrainConfig
+from napari_emtransfer.core.config import (
+    Acquisition,
+    AugmentPreset,
+    ComputeConfig,
+    LiveConfig,
+    PredictConfig,
+    RankConfig,
+    TrainConfig,
+)
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.recipe import PretrainRecipe
 
@@ -95,6 +103,44 @@ class LiveRequest(_Message):
     window: Window
     generation: int = 0
     config: LiveConfig = LiveConfig()
+
+
+class RankRequest(_Message):
+    """Score every tile that is to be labelled, and queue the best in the project's database (`Project.active`).
+
+    Features that are not cached yet are computed for at most `seconds` (None: all), those of the micrograph `first`
+    before others; the answer says how many tiles are left, and asking again goes on. A newer request overtakes.
+    """
+
+    kind: Literal["rank"] = "rank"
+    run_id: str
+    project: Path
+    first: str | None = None
+    seconds: float | None = Field(default=None, ge=0)
+    generation: int = 0
+    config: RankConfig = RankConfig()
+
+
+class SimulateRequest(_Message):
+    """Play the labelling of a data set whose masks are known, once per acquisition and seed → learning curves.
+
+    `split` names a split of the data set: tiles are chosen on its training part and the IoU is measured on its test
+    part. Without one, half of the specimens are held out, other ones for each seed. `rounds` rounds of `query_size`
+    tiles of `tile_px` are labelled in full. With `iterations` the network is fine-tuned before each measurement, else a
+    head is fitted in closed form.
+    """
+
+    kind: Literal["simulate"] = "simulate"
+    run_id: str
+    dataset: Path
+    acquisitions: tuple[Acquisition, ...] = ("default", "random")
+    split: str | None = None
+    rounds: int = Field(default=8, ge=1, le=1000)
+    query_size: int = Field(default=4, ge=1, le=1000)
+    seeds: tuple[int, ...] = (0,)
+    tile_px: int = Field(default=128, ge=32)
+    iterations: int = Field(default=0, ge=0)
+    config: RankConfig = RankConfig()
 
 
 class PreviewRequest(_Message):
@@ -190,6 +236,8 @@ Request = Annotated[
     | EvaluateRequest
     | RecommendRequest
     | LiveRequest
+    | RankRequest
+    | SimulateRequest
     | PreviewRequest
     | PretrainRequest
     | RecipeRequest

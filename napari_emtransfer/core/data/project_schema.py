@@ -12,6 +12,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -92,6 +93,61 @@ runs = Table(
 )
 
 
+# What a model says of each tile, and where it lies among the others. A row is of one `model` (weights and head) and
+# one state of the `grid` of its micrograph; older ones are overwritten.
+tile_scores = Table(
+    "tile_scores",
+    METADATA,
+    Column("stem", ForeignKey("micrographs.stem", ondelete="CASCADE"), primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("column", Integer, primary_key=True),
+    Column("grid", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("entropy", Float),
+    Column("margin", Float),
+    Column("bald", Float),
+    Column("novelty", Float),
+    Column("shares", LargeBinary, nullable=False),  # float16 (K,): predicted area of each class
+    Column("class_entropy", LargeBinary, nullable=False),  # float16 (K,): mean entropy where the class is predicted
+    Column("embedding", LargeBinary, nullable=False),  # float16 (E,), of length 1
+)
+
+# Tiles that were proposed, in the order of proposing; a proposal is never deleted once somebody acted on it.
+queue = Table(
+    "queue",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("query_round", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("stem", ForeignKey("micrographs.stem", ondelete="CASCADE"), nullable=False),
+    Column("grid", String, nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("column", Integer, nullable=False),
+    Column("score", Float),
+    Column("reason", String, nullable=False),
+    Column("class_name", String, nullable=False, server_default=""),
+    Column("control", Boolean, nullable=False),
+    Column("probability", Float),  # of being drawn when it was; None where nothing was drawn
+    Column("acquisition", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("state", String, nullable=False),  # waiting, done, skipped, deferred
+    Column("seconds", Float),
+    Column("clicks", Integer),
+    Column("queued", String, nullable=False),  # ISO 8601, UTC
+    Column("ended", String),
+)
+
+# What was known after each ranking: numbers for the learning curve and for the advice to stop.
+query_rounds = Table(
+    "query_rounds",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("created", String, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("stop_set", LargeBinary),  # uint8 class indices predicted on the tiles that stability is judged by
+)
+
+
 def _first_tables(connection: Connection) -> None:
     METADATA.create_all(connection)
 
@@ -102,8 +158,12 @@ def _mark_synthetic(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE micrographs ADD COLUMN synthetic BOOLEAN NOT NULL DEFAULT 0"))
 
 
+def _add_active_tables(connection: Connection) -> None:
+    METADATA.create_all(connection, tables=[tile_scores, queue, query_rounds])
+
+
 # Step i leads from version i to version i + 1; an empty file is version 0. Steps are only ever appended.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first_tables, _mark_synthetic)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first_tables, _mark_synthetic, _add_active_tables)
 
 
 def read_version(connection: Connection) -> int:
