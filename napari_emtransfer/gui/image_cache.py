@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_emtransfer.core.errors import EMTransferError
@@ -28,6 +28,9 @@ class ImageCache:
         self._images: OrderedDict[str, CanvasImage] = OrderedDict()
         self._unreadable: set[str] = set()
         self._prefetcher: Any = None
+        self._first: tuple[str, ...] = ()
+        self._wanted: deque[MicrographRecord] = deque()
+        self._under_way: set[str] = set()
 
     def get(self, stem: str) -> CanvasImage | None:
         """The image, if it is ready."""
@@ -49,23 +52,18 @@ class ImageCache:
             lambda: load_canvas_image(stem, self._session.open_micrograph(stem), size), done=keep, failed=failed
         )
 
-    def prefetch(self) -> None:
-        """Read micrographs that fit into memory, one after the other; what cannot be read is left for later."""
-        if self._prefetcher is not None:
-            return
-        wanted = self._worth_fetching(self._session.records)
+    def prefetch(self, first: Iterable[str] | None = None) -> None:
+        """Read micrographs that fit into memory, one after the other; what cannot be read is left for later.
 
-        def steps() -> Iterator[CanvasImage]:
-            for record in wanted:
-                time.sleep(PAUSE_SECONDS)
-                try:
-                    micrograph = self._session.open_micrograph(record.stem)
-                    yield load_canvas_image(record.stem, micrograph, record.pixel_size_nm)
-                except EMTransferError:  # it is reported when it is asked for
-                    self._unreadable.add(record.stem)
-
-        if wanted:
-            self._prefetcher = self._bridge.run_steps(steps(), self._keep, done=self._fetched, failed=self._fetched)
+        Those of `first` come before all others from now on, in this order, also where older ones have to give way for
+        them; None leaves that as it is.
+        """
+        if first is not None:
+            self._first = tuple(dict.fromkeys(first))
+        for stem in reversed(self._first):
+            self.get(stem)  # what will be wanted soon is not what gives way
+        self._wanted = self._worth_fetching()
+        self._go_on()
 
     def keep_only(self, records: Sequence[MicrographRecord]) -> None:
         """Drop micrographs that have left the project or got another pixel size."""
@@ -78,27 +76,61 @@ class ImageCache:
         """Drop everything."""
         self._images.clear()
         self._unreadable.clear()
+        self._wanted.clear()
+        self._first = ()
         if self._prefetcher is not None:
             self._prefetcher.quit()
             self._prefetcher = None
 
-    def _worth_fetching(self, records: Sequence[MicrographRecord]) -> list[MicrographRecord]:
+    def _go_on(self) -> None:
+        if self._prefetcher is None and self._wanted:
+            self._prefetcher = self._bridge.run_steps(self._steps(), self._keep, self._fetched, self._fetched)
+
+    def _steps(self) -> Iterator[CanvasImage]:
+        """For a background thread; the list may be replaced or emptied at any time."""
+        while True:
+            try:
+                record = self._wanted.popleft()
+            except IndexError:
+                return
+            self._under_way.add(record.stem)
+            time.sleep(PAUSE_SECONDS)
+            try:
+                micrograph = self._session.open_micrograph(record.stem)
+                yield load_canvas_image(record.stem, micrograph, record.pixel_size_nm)
+            except EMTransferError:  # it is reported when it is asked for
+                self._unreadable.add(record.stem)
+
+    def _worth_fetching(self) -> deque[MicrographRecord]:
         """Those that are not ready, as many as fit; four bytes a pixel are assumed."""
-        room = PREFETCHED_BYTES - sum(map(_n_bytes, self._images.values()))
+        records = {record.stem: record for record in self._session.records}
+        named = [records[stem] for stem in self._first if stem in records]
+        rest = [record for record in self._session.records if record.stem not in self._first]
+        wanted, room = self._that_fit(named, PREFETCHED_BYTES)
+        others = sum(_n_bytes(image) for stem, image in self._images.items() if stem not in self._first)
+        return deque(wanted + self._that_fit([r for r in rest if r.stem not in self._images], room - others)[0])
+
+    def _that_fit(self, records: Sequence[MicrographRecord], room: int) -> tuple[list[MicrographRecord], int]:
+        """The first of them that are to be read, and the room that is left."""
         wanted = []
         for record in records:
-            if record.stem in self._images or record.stem in self._unreadable:
+            if record.stem in self._unreadable:
                 continue
-            room -= 4 * record.height * record.width
+            image = self._images.get(record.stem)
+            room -= 4 * record.height * record.width if image is None else _n_bytes(image)
             if room < 0:
                 break
-            wanted.append(record)
-        return wanted
+            if image is None and record.stem not in self._under_way:
+                wanted.append(record)
+        return wanted, room
 
     def _fetched(self, *_: object) -> None:
         self._prefetcher = None
+        self._under_way.clear()  # each of them has been kept, or could not be read
+        self._go_on()  # others may have been named when it was through already
 
     def _keep(self, image: CanvasImage) -> None:
+        self._under_way.discard(image.stem)
         if image.stem not in {record.stem for record in self._session.records}:
             return  # the project was closed meanwhile
         self._images[image.stem] = image

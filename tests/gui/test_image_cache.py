@@ -77,3 +77,40 @@ def test_the_oldest_gives_way(qtbot, bridge, monkeypatch):
     assert cache.get("m3") is None
     cache.clear()
     assert cache.get("m2") is None
+
+
+def test_those_that_are_named_come_first(qtbot, bridge, monkeypatch):
+    monkeypatch.setattr(image_cache, "PREFETCHED_BYTES", 2 * 4 * 100 * 100)
+    shelf = Shelf(9)
+    cache = ImageCache(shelf, bridge)
+    cache.prefetch(["m7", "m5", "m7", "gone", "m1"])
+    qtbot.waitUntil(lambda: cache._prefetcher is None)
+    assert shelf.opened == ["m7", "m5"]
+    cache.prefetch(["m8"])
+    cache.prefetch()  # another micrograph is shown meanwhile: what was named still comes first
+    qtbot.waitUntil(lambda: cache.get("m8") is not None)
+    assert shelf.opened[2] == "m8"
+
+
+def test_those_named_while_others_are_read_take_their_turn(qtbot, bridge):
+    shelf = Shelf(9)
+    cache = ImageCache(shelf, bridge)
+    cache.prefetch()
+    qtbot.waitUntil(lambda: bool(shelf.opened))
+    cache.prefetch(["m8", "m6"])
+    qtbot.waitUntil(lambda: cache.get("m3") is not None)
+    assert {"m8", "m6"} <= set(shelf.opened[: shelf.opened.index("m3")])
+
+
+def test_what_is_named_stays_when_others_give_way(qtbot, bridge, monkeypatch):
+    monkeypatch.setattr(image_cache, "KEPT_BYTES", 2 * 100 * 100)
+    monkeypatch.setattr(image_cache, "PREFETCHED_BYTES", 2 * 4 * 100 * 100)
+    shelf, ready = Shelf(5), []
+    cache = ImageCache(shelf, bridge)
+    for stem in ("m0", "m2"):
+        cache.load(stem, done=ready.append, failed=lambda *_: None)
+    qtbot.waitUntil(lambda: len(ready) == 2)
+    cache.prefetch(["m0", "m3"])
+    qtbot.waitUntil(lambda: cache.get("m3") is not None)
+    assert cache.get("m0") is not None
+    assert cache.get("m2") is None
