@@ -112,7 +112,9 @@ tile_scores = Table(
     Column("embedding", LargeBinary, nullable=False),  # float16 (E,), of length 1
 )
 
-# Tiles that were proposed, in the order of proposing; a proposal is never deleted once somebody acted on it.
+# Tiles that were proposed, in the order of proposing; a proposal is never deleted once somebody acted on it, which
+# includes that its tile is on the screen: `seconds` is a number from then on. A number is never given out again, so
+# that a window that still holds a proposal which a ranking has replaced cannot end another one.
 queue = Table(
     "queue",
     METADATA,
@@ -135,6 +137,7 @@ queue = Table(
     Column("clicks", Integer),
     Column("queued", String, nullable=False),  # ISO 8601, UTC
     Column("ended", String),
+    sqlite_autoincrement=True,
 )
 
 # What was known after each ranking: numbers for the learning curve and for the advice to stop.
