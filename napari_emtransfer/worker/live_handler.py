@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,29 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_emtransfer.core.config import LiveConfig, ModelConfig
+from napari_emtransfer.core.config import LiveConfig
 from napari_emtransfer.core.data.intensity import Standardization
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.tiles import Window
-from napari_emtransfer.core.errors import EMTransferError, ProjectError, WeightsError
+from napari_emtransfer.core.errors import ProjectError
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RegionPredicted, RunStarted
 from napari_emtransfer.core.nn import devices
-from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.feature_cache import FeatureCache
-from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, Part, adapted
+from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, Part
 from napari_emtransfer.core.nn.live import LiveHead
-from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
+from napari_emtransfer.worker.frozen import load_frozen, weights_stamp
 from napari_emtransfer.worker.live_state import LiveState
-from napari_emtransfer.worker.models import open_for, working_view
 from napari_emtransfer.worker.prediction_sinks import entropy_of, mask_of
 from napari_emtransfer.worker.protocol import LIVE_RUN, LiveRequest
 
 FEATURES_FOLDER: Final = "features"
-_RUN_PREFIX: Final = "run:"
 _NOT_KEPT: Final = "Features are not kept; all else works."
-# Norm statistics of the network are measured on some of these, evenly chosen.
-_MAX_VIEWS: Final = 4
 # What the head sees of weights that hold a decoder too: "encoder" or "decoder-maps". On five real sets the maps of the
 # decoder measured better (.552 on other specimens; the encoder's .539, filters alone .541), and they are quicker.
 PRETRAINED_PART: Final[Part] = "decoder-maps"
@@ -213,7 +207,7 @@ def _state(project: Project, request: LiveRequest, clock: _Clock) -> LiveState:
         project.schema.names,
         settings.working_pixel_size_nm,
         settings.tile_size_px,
-        _weights_stamp(project, request.config),
+        weights_stamp(project, request.config.weights),
     )
     if _Kept.state is None or _Kept.key != key:
         forget()
@@ -236,41 +230,11 @@ def _state(project: Project, request: LiveRequest, clock: _Clock) -> LiveState:
 
 
 def _recipe(project: Project, config: LiveConfig) -> _Recipe:
-    working_nm = project.settings.working_pixel_size_nm
     if config.weights == "none":
-        return _Recipe(FeatureSource(), Standardization(), working_nm)
-    device = devices.resolve_device(config.compute.device)
-    if config.weights.startswith(_RUN_PREFIX):
-        checkpoint = Checkpoint.load(_checkpoint(project, config.weights))
-        network = FrozenNetwork(checkpoint.build(), "decoder", device)
-        standardization = Standardization.model_validate(checkpoint.meta.standardization)
-        return _Recipe(FeatureSource(network), standardization, checkpoint.meta.working_pixel_size_nm)
-    # The head is not used: its number of classes does not matter.
-    model = build_model(ModelConfig(encoder=config.encoder, n_classes=2), config.weights)
-    everything = project.micrographs()
-    records = [record for record in everything if not record.synthetic] or everything
-    chosen = {int(i) for i in np.linspace(0, len(records) - 1, min(len(records), _MAX_VIEWS)).round()}
-    views = []
-    for i in sorted(chosen):
-        with suppress(EMTransferError):  # one that cannot be opened now; others will do
-            views.append(working_view(open_for(project, records[i].stem), Standardization(), working_nm))
-    # A decoder that these weights do not hold, or not for this architecture, is at random.
-    part: Part = "encoder" if "decoder" in model.new_parts else PRETRAINED_PART
-    return _Recipe(FeatureSource(FrozenNetwork(adapted(model, views), part, device)), Standardization(), working_nm)
-
-
-def _checkpoint(project: Project, weights: str) -> Path:
-    run = project.run(weights.removeprefix(_RUN_PREFIX))
-    paths = run.model_paths()
-    if not paths:
-        raise WeightsError(f"The run {run.id} has no checkpoint: it ended before the first one.", "Choose another run.")
-    return run.starting_point() or paths[0]
-
-
-def _weights_stamp(project: Project, config: LiveConfig) -> tuple[str, int, int] | None:
-    """What tells one state of the weights from the next: a run's best checkpoint is replaced while it trains."""
-    path = _checkpoint(project, config.weights) if config.weights.startswith(_RUN_PREFIX) else Path(config.weights)
-    if not path.is_file():
-        return None
-    stat = path.stat()
-    return str(path), stat.st_mtime_ns, stat.st_size
+        return _Recipe(FeatureSource(), Standardization(), project.settings.working_pixel_size_nm)
+    frozen = load_frozen(project, config.weights, config.encoder)
+    # A decoder that pretrained weights do not hold, or not for this architecture, is at random.
+    pretrained: Part = "encoder" if "decoder" in frozen.model.new_parts else PRETRAINED_PART
+    part: Part = "decoder" if frozen.of_run else pretrained
+    network = FrozenNetwork(frozen.model, part, devices.resolve_device(config.compute.device))
+    return _Recipe(FeatureSource(network), frozen.standardization, frozen.working_nm)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emtransfer.core.data.annotation import CHUNK_PX
-from napari_emtransfer.core.data.annotation_counts import Stamp, chunk_files
 from napari_emtransfer.core.data.intensity import Standardization
-from napari_emtransfer.core.data.labels import IGNORE_INDEX, to_targets
+from napari_emtransfer.core.data.labels import IGNORE_INDEX
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.resample import WorkingView
@@ -23,6 +20,7 @@ from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.nn.feature_cache import FeatureCache, Features, feature_key
 from napari_emtransfer.core.nn.features import FeatureSource, with_relative
 from napari_emtransfer.core.nn.live import MAX_TILE_PIXELS, LabelledPixels, balanced
+from napari_emtransfer.worker.label_watch import LabelWatch
 from napari_emtransfer.worker.models import open_for, working_view
 
 # Of the tiles looked at last; the others are mapped from the disk again.
@@ -30,31 +28,17 @@ _TILES_IN_MEMORY: Final = 6
 
 
 @dataclass
-class _Labelled:
-    """Labels of one tile as they were, and the pixels gathered from it."""
-
-    digest: bytes
-    pixels: LabelledPixels
-
-
-@dataclass
 class _Ground:
-    """One micrograph: its view, its tiles, and what of its labels has been read."""
+    """One micrograph: its view and its tiles."""
 
     record: MicrographRecord
     view: WorkingView
     grid: TileGrid
     statistics: Features | None = None
-    stamps: dict[str, Stamp] = field(default_factory=dict)
-    tiles: dict[tuple[int, int], _Labelled] = field(default_factory=dict)
 
     def tile_window(self, tile: Tile) -> Window:
         """The working pixels that cover a tile."""
         return self.view.to_working(tile.window)
-
-
-# A micrograph, the name of a chunk file of its annotation, and the chunk's stamp now; None where it is gone.
-_Change = tuple[MicrographRecord, str, Stamp | None]
 
 
 class LiveState:
@@ -85,7 +69,7 @@ class LiveState:
         self._cache = cache
         self._standardization = standardization
         self._working_nm = working_pixel_size_nm
-        self._n_classes = n_classes
+        self._labels = LabelWatch(n_classes, self._gathered)
         self._seed = seed
         self._on_fault = on_fault
         self._unopened: set[str] = set()
@@ -103,73 +87,40 @@ class LiveState:
         """Gather what was painted or erased since the last call: only chunks that changed are read.
 
         Synthetic micrographs are left out: they are labelled whole, and a few strokes would drown among them.
-        When stopped, the rest is read by the next call. `on_progress` is told the chunks done and those in all.
+        When stopped, the rest is read by the next call. `on_progress` is told the tiles done and those in all.
         """
         records = {record.stem: record for record in project.micrographs()}
         self._grounds = {stem: ground for stem, ground in self._grounds.items() if records.get(stem) == ground.record}
-        real = [record for record in records.values() if not record.synthetic]
-        changed = [change for record in real for change in self._changes(project, record)]
-        for n_done, (record, chunk, stamp) in enumerate(changed):
-            if should_stop():
-                return
-            on_progress(n_done, len(changed))
-            if self._opens(project, record):
-                self._read_chunk(project, record, chunk, stamp)
+        self._labels.read(project, lambda record: self._opened_grid(project, record), should_stop, on_progress)
 
     def labelled_pixels(self, stem: str, window: Window) -> list[LabelledPixels]:
         """All that was gathered; that of tiles in `window` (native) of the micrograph `stem` is marked as in view."""
         return [
             LabelledPixels(
-                labelled.pixels.features,
-                labelled.pixels.classes,
-                name == stem and ground.grid.tile(*place).window.intersection(window) is not None,
+                tile.gathered.features,
+                tile.gathered.classes,
+                name == stem and self._grounds[name].grid.tile(*place).window.intersection(window) is not None,
             )
-            for name, ground in sorted(self._grounds.items())
-            for place, labelled in sorted(ground.tiles.items())
+            for name, place, tile in self._labels.tiles()
         ]
 
-    def _changes(self, project: Project, record: MicrographRecord) -> Iterator[_Change]:
-        files = chunk_files(project.annotations.root / record.stem)
-        known = self._grounds.get(record.stem)
-        stamps = known.stamps if known is not None else {}
-        for name in sorted(stamps.keys() | files.keys()):
-            if stamps.get(name) != files.get(name):
-                yield record, name, files.get(name)
-
-    def _opens(self, project: Project, record: MicrographRecord) -> bool:
-        """Whether a micrograph can be opened: one on a drive that was removed is no reason to stand still."""
+    def _opened_grid(self, project: Project, record: MicrographRecord) -> TileGrid | None:
+        """The grid, if a micrograph can be opened: one on a drive that was removed is no reason to stand still."""
         try:
-            self.ground(project, record)
+            grid = self.ground(project, record).grid
         except EMTransferError as error:
             if record.stem not in self._unopened:
                 self._on_fault(error)
             self._unopened.add(record.stem)
-            return False
+            return None
         self._unopened.discard(record.stem)
-        return True
+        return grid
 
-    def _read_chunk(self, project: Project, record: MicrographRecord, name: str, stamp: Stamp | None) -> None:
-        ground = self.ground(project, record)
-        for tile in _tiles_of_chunk(name, ground):
-            self._read_tile(project, ground, tile)
-        if stamp is not None:
-            ground.stamps[name] = stamp
-        else:
-            del ground.stamps[name]
-
-    def _read_tile(self, project: Project, ground: _Ground, tile: Tile) -> None:
-        place = tile.row, tile.column
-        targets = to_targets(project.annotations.read(tile.micrograph, tile.window))
-        targets[targets >= self._n_classes] = IGNORE_INDEX
-        digest = hashlib.sha256(targets.tobytes()).digest()
-        known = ground.tiles.get(place)
-        if (targets == IGNORE_INDEX).all():
-            ground.tiles.pop(place, None)
-        elif known is None or known.digest != digest:
-            ground.tiles[place] = _Labelled(digest, self._gathered(ground, tile, targets))
-
-    def _gathered(self, ground: _Ground, tile: Tile, targets: NDArray[np.uint8]) -> LabelledPixels:
+    def _gathered(
+        self, project: Project, record: MicrographRecord, tile: Tile, targets: NDArray[np.uint8]
+    ) -> LabelledPixels:
         """Features of the labelled pixels of a tile; where many are, of some of each class."""
+        ground = self.ground(project, record)
         y, x = np.nonzero(targets != IGNORE_INDEX)
         place, features = ground.tile_window(tile), self.features(ground, tile)
         (native_h, native_w), (height, width) = ground.view.micrograph.shape, ground.view.shape
@@ -222,16 +173,3 @@ class LiveState:
             for column in range(first.column, last.column + 1):
                 tile = ground.grid.tile(row, column)
                 yield tile, ground.tile_window(tile), self.features(ground, tile)
-
-
-def _tiles_of_chunk(name: str, ground: _Ground) -> list[Tile]:
-    """Tiles that meet a chunk file of the annotation, by its name "c.ROW.COLUMN"."""
-    height, width = ground.record.shape
-    y, x = (int(index) * CHUNK_PX for index in name.split(".")[1:])
-    first = ground.grid.tile_at(y, x)
-    last = ground.grid.tile_at(min(y + CHUNK_PX, height) - 1, min(x + CHUNK_PX, width) - 1)
-    return [
-        ground.grid.tile(row, column)
-        for row in range(first.row, last.row + 1)
-        for column in range(first.column, last.column + 1)
-    ]

@@ -9,6 +9,7 @@ from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.readers import read_micrograph
 from napari_emtransfer.core.nn.feature_cache import FeatureCache
 from napari_emtransfer.core.nn.features import FeatureSource
+from napari_emtransfer.worker.label_watch import LabelWatch
 from napari_emtransfer.worker.live_state import LiveState
 
 
@@ -20,7 +21,7 @@ def test_no_synthetic_label_is_read(tmp_path, monkeypatch):
         project.register(read_micrograph(record.path), specimen="made", synthetic=True)
         project.annotations.write("a1", None, labels)
         read = []
-        monkeypatch.setattr(LiveState, "_read_chunk", lambda _self, _project, record, *_: read.append(record.stem))
+        monkeypatch.setattr(LabelWatch, "_read_tile", lambda _self, _project, record, _tile: read.append(record.stem))
         state = LiveState(FeatureSource(), FeatureCache(None), Standardization(), 5.0, n_classes=2, seed=0)
         state.read_labels(project, lambda: False)
     assert set(read) == {"b1", "c1", "d1"}

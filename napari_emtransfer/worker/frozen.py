@@ -1,0 +1,86 @@
+"""Networks that are not trained any more, as sources of features: those of a run, or pretrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from napari_emtransfer.core.config import ModelConfig
+from napari_emtransfer.core.data.intensity import Standardization
+from napari_emtransfer.core.data.project import Project
+from napari_emtransfer.core.data.project_records import MicrographRecord
+from napari_emtransfer.core.errors import EMTransferError, WeightsError
+from napari_emtransfer.core.nn.checkpoint import Checkpoint
+from napari_emtransfer.core.nn.features import adapted
+from napari_emtransfer.core.nn.model import SegmentationModel, build_model
+from napari_emtransfer.worker.models import open_for, working_view
+
+RUN_PREFIX: Final = "run:"
+# Norm statistics of pretrained weights are measured on some of these, evenly chosen.
+_MAX_VIEWS: Final = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A network, and how it wants its micrographs; `of_run`: it was trained in a run, so its head is, too."""
+
+    model: SegmentationModel
+    standardization: Standardization
+    working_nm: float | None
+    of_run: bool
+
+
+def load_frozen(project: Project, weights: str, encoder: str, *, adapt_on: Sequence[MicrographRecord] = ()) -> Frozen:
+    """The network of "run:ID", or `encoder` with pretrained weights by name or path.
+
+    The norms of pretrained weights are measured on a few of the micrographs `adapt_on`, by default of all real ones.
+
+    Raises
+    ------
+    ProjectError
+        When there is no such run.
+    WeightsError
+        When the weights cannot be had.
+    """
+    if weights.startswith(RUN_PREFIX):
+        checkpoint = Checkpoint.load(checkpoint_of(project, weights))
+        standardization = Standardization.model_validate(checkpoint.meta.standardization)
+        return Frozen(checkpoint.build(), standardization, checkpoint.meta.working_pixel_size_nm, of_run=True)
+    working_nm = project.settings.working_pixel_size_nm
+    # The head is not used: its number of classes does not matter.
+    model = build_model(ModelConfig(encoder=encoder, n_classes=2), weights)
+    records = adapt_on or real_ones(project.micrographs())
+    chosen = {int(i) for i in np.linspace(0, len(records) - 1, min(len(records), _MAX_VIEWS)).round()}
+    views = []
+    for i in sorted(chosen):
+        with suppress(EMTransferError):  # one that cannot be opened now; others will do
+            views.append(working_view(open_for(project, records[i].stem), Standardization(), working_nm))
+    return Frozen(adapted(model, views), Standardization(), working_nm, of_run=False)
+
+
+def real_ones(records: Sequence[MicrographRecord]) -> Sequence[MicrographRecord]:
+    """Those that were measured; all where every one was computed."""
+    return [record for record in records if not record.synthetic] or records
+
+
+def checkpoint_of(project: Project, weights: str) -> Path:
+    """Checkpoint of "run:ID"; raises `WeightsError` where the run has none."""
+    run = project.run(weights.removeprefix(RUN_PREFIX))
+    paths = run.model_paths()
+    if not paths:
+        raise WeightsError(f"The run {run.id} has no checkpoint: it ended before the first one.", "Choose another run.")
+    return run.starting_point() or paths[0]
+
+
+def weights_stamp(project: Project, weights: str) -> tuple[str, int, int] | None:
+    """What tells one state of the weights from the next: a run's best checkpoint is replaced while it trains."""
+    path = checkpoint_of(project, weights) if weights.startswith(RUN_PREFIX) else Path(weights)
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
