@@ -68,16 +68,24 @@ class FeatureCache:
 
     def get(self, key: str, compute: Callable[[], Features]) -> Features:
         """Features (F, h, w) under `key`, read-only; computed, and kept, where there are none."""
-        path = self._path(key)
-        if path is not None and (known := _load(path)) is not None:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # used: the last to go
+        known = self.find(key)
+        if known is not None:
             return known
+        path = self._path(key)
         values = np.ascontiguousarray(compute(), np.float16)
         if path is not None and self._usable:
             self._keep(path, values)
         values.flags.writeable = False
         return values
+
+    def find(self, key: str) -> Features | None:
+        """Features (F, h, w) under `key`, read-only; None where there are none."""
+        path = self._path(key)
+        known = _load(path) if path is not None else None
+        if path is not None and known is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # used: the last to go
+        return known
 
     def clear(self) -> None:
         """Delete all files."""
