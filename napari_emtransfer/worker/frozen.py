@@ -15,6 +15,7 @@ from napari_emtransfer.core.data.intensity import Standardization
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.errors import EMTransferError, WeightsError
+from napari_emtransfer.core.nn import registry, store
 from napari_emtransfer.core.nn.checkpoint import Checkpoint
 from napari_emtransfer.core.nn.features import adapted
 from napari_emtransfer.core.nn.model import SegmentationModel, build_model
@@ -23,6 +24,7 @@ from napari_emtransfer.worker.models import open_for, working_view
 RUN_PREFIX: Final = "run:"
 # Norm statistics of pretrained weights are measured on some of these, evenly chosen.
 _MAX_VIEWS: Final = 4
+_UNDER_WAY: Final = ("starting", "running")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,29 @@ def load_frozen(project: Project, weights: str, encoder: str, *, adapt_on: Seque
         with suppress(EMTransferError):  # one that cannot be opened now; others will do
             views.append(working_view(open_for(project, records[i].stem), Standardization(), working_nm))
     return Frozen(adapted(model, views), Standardization(), working_nm, of_run=False)
+
+
+def newest_weights(project: Project, encoder: str) -> tuple[str, str]:
+    """What "auto" stands for: the newest run that has ended with a model, else weights that came with the program.
+
+    Returns the weights and their encoder. A run under way is left out: its best checkpoint changes all the time, and
+    what was computed with it.
+
+    Raises
+    ------
+    WeightsError
+        When no weights came with the program.
+    """
+    for record in reversed(project.runs()):
+        if record.status not in _UNDER_WAY and project.run(record.id).has_checkpoint:
+            return f"{RUN_PREFIX}{record.id}", encoder
+    bundled = store.bundled_for(encoder) or next(iter(registry.bundled_entries()), None)
+    if bundled is None:
+        raise WeightsError(
+            "There is no network to compare tiles with: no run has a model yet, and no weights came with the program.",
+            "Train a run first, or install the program anew.",
+        )
+    return bundled.name, bundled.encoder or encoder
 
 
 def real_ones(records: Sequence[MicrographRecord]) -> Sequence[MicrographRecord]:

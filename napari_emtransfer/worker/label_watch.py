@@ -133,7 +133,7 @@ class LabelWatch(Generic[T]):
         if (targets == IGNORE_INDEX).all():
             tiles.pop(place, None)
             return
-        digest = hashlib.sha256(targets.tobytes()).digest()
+        digest = digest_of(targets)
         known = tiles.get(place)
         if known is None or known.digest != digest:
             tiles[place] = LabelledTile(digest, self._gather(project, record, tile, targets))
@@ -144,6 +144,11 @@ def targets_of(project: Project, tile: Tile, n_classes: int) -> NDArray[np.uint8
     targets = to_targets(project.annotations.read(tile.micrograph, tile.window))
     targets[targets >= n_classes] = IGNORE_INDEX
     return targets
+
+
+def digest_of(targets: NDArray[np.uint8]) -> bytes:
+    """What tells these labels from others."""
+    return hashlib.sha256(targets.tobytes()).digest()
 
 
 def _places_of_chunk(name: str, record: MicrographRecord, grid: TileGrid) -> list[Place]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +19,7 @@ from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.feature_cache import FeatureCache
 from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, Part
 from napari_emtransfer.core.nn.live import LiveHead
+from napari_emtransfer.worker.clock import Clock
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
 from napari_emtransfer.worker.frozen import load_frozen, weights_stamp
 from napari_emtransfer.worker.live_state import LiveState
@@ -81,7 +81,7 @@ def update_live(request: LiveRequest, emit: Emit, control: RunControl) -> dict[s
     WeightsError
         When the weights cannot be had.
     """
-    clock = _Clock()
+    clock = Clock()
     devices.set_threads(request.config.compute.threads)
     with Project.open(request.project) as project:
         window = _inside(project, request)
@@ -107,24 +107,6 @@ def update_live(request: LiveRequest, emit: Emit, control: RunControl) -> dict[s
         "seconds": clock.seconds(),
         "weights": request.config.weights,
     }
-
-
-class _Clock:
-    """Seconds of each step."""
-
-    def __init__(self) -> None:
-        self._begin = self._last = time.perf_counter()
-        self._laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        """What has passed since the last lap went into `name`."""
-        now = time.perf_counter()
-        self._laps[name] = self._laps.get(name, 0.0) + now - self._last
-        self._last = now
-
-    def seconds(self) -> dict[str, float]:
-        """The laps, and the total."""
-        return self._laps | {"total": time.perf_counter() - self._begin}
 
 
 def _predict(
@@ -198,7 +180,7 @@ def _inside(project: Project, request: LiveRequest) -> Window:
 # ---- what is kept
 
 
-def _state(project: Project, request: LiveRequest, clock: _Clock) -> LiveState:
+def _state(project: Project, request: LiveRequest, clock: Clock) -> LiveState:
     """The state kept from the last request, or a fresh one when project, classes, weights or sizes are others."""
     settings = project.settings
     key = _Key(
