@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from napari_emtransfer.core.data import project_settings as store
+from napari_emtransfer.core.data.active_store import ActiveStore
 from napari_emtransfer.core.data.annotation import AnnotationStore
 from napari_emtransfer.core.data.intensity import Standardization
 from napari_emtransfer.core.data.labels import LabelClass, LabelSchema
@@ -19,7 +19,14 @@ from napari_emtransfer.core.data.micrograph import Micrograph
 from napari_emtransfer.core.data.prediction_store import PredictionStore
 from napari_emtransfer.core.data.project_database import Database
 from napari_emtransfer.core.data.project_micrographs import MicrographTable
-from napari_emtransfer.core.data.project_records import MicrographRecord, ProjectSettings, TileState, refuse_occupied
+from napari_emtransfer.core.data.project_records import (
+    MicrographRecord,
+    ProjectSettings,
+    TileState,
+    grid_of,
+    refuse_occupied,
+    scale_of,
+)
 from napari_emtransfer.core.data.readers import checksum, read_micrograph
 from napari_emtransfer.core.data.resample import WorkingView
 from napari_emtransfer.core.data.run import Run, RunRecord, choose_run, create_run, mark_interrupted, read_runs
@@ -28,7 +35,6 @@ from napari_emtransfer.core.data.tiles import TileGrid
 from napari_emtransfer.core.errors import LabelError, ProjectError
 
 DATABASE_NAME = "project.sqlite"
-MIN_TILE_PX = 32
 
 
 class Project:
@@ -44,6 +50,7 @@ class Project:
         self._table = MicrographTable(database, root)
         self.annotations = AnnotationStore(root / "annotations.zarr", read_only=database.read_only)
         self.predictions = PredictionStore(root / "predictions.zarr", read_only=database.read_only)
+        self.active = ActiveStore(database, lambda: {stem: grid.key for stem, grid in self.tile_grids().items()})
 
     @classmethod
     def create(
@@ -122,7 +129,7 @@ class Project:
     def update_settings(self, **changes: Any) -> ProjectSettings:
         """Change settings by name; returns all of them."""
         changed = store.checked_settings(**(self.settings.model_dump() | changes))
-        store.write_settings(self._database, changed)
+        store.write_settings(self._database, changed, changes)
         return changed
 
     @property
@@ -203,13 +210,7 @@ class Project:
 
     def update_micrograph(self, stem: str, **changes: Any) -> MicrographRecord:
         """Change specimen, domain, pixel_size_nm or info_bar of a micrograph."""
-        fixed = set(changes) - {"specimen", "domain", "pixel_size_nm", "info_bar"}
-        if fixed:
-            raise ProjectError(f"{', '.join(sorted(fixed))} of a micrograph cannot be changed.", "Add it anew instead.")
-        try:
-            return self._table.update(stem, **changes)
-        except ValidationError as error:
-            raise ProjectError(f"{stem!r}: {store.first_fault(error)}.", "Give names, and sizes above 0 nm.") from error
+        return self._table.change(stem, **changes)
 
     def remove_micrograph(self, stem: str) -> None:
         """Forget a micrograph and delete its labels and predictions; the image file stays."""
@@ -227,8 +228,7 @@ class Project:
 
     def scale(self, stem: str) -> float:
         """Pixel size of a micrograph over the working pixel size: below 1 it is shrunk for the network."""
-        native, working = self.record(stem).pixel_size_nm, self.settings.working_pixel_size_nm
-        return native / working if native and working else 1.0
+        return scale_of(self.record(stem), self.settings)
 
     def working_view(self, stem: str, standardization: Standardization | None = None) -> WorkingView:
         """A micrograph at working pixel size and standardised intensity."""
@@ -251,20 +251,20 @@ class Project:
 
     def tile_grid(self, stem: str) -> TileGrid:
         """The grid of a micrograph in native pixels; a cell measures about `tile_size_px` working pixels."""
-        tile_px = max(MIN_TILE_PX, round(self.settings.tile_size_px / self.scale(stem)))
-        return TileGrid(stem, self.record(stem).shape, tile_px)
+        return grid_of(self.record(stem), self.settings)
+
+    def tile_grids(self) -> dict[str, TileGrid]:
+        """The grid of every micrograph, by stem."""
+        settings = self.settings
+        return {record.stem: grid_of(record, settings) for record in self.micrographs()}
 
     def tile_states(self, stem: str) -> dict[tuple[int, int], TileState]:
         """State of each cell (row, column) that has one; all others are "unlabelled"."""
-        return store.read_tile_states(self._database, stem, self._grid_key(stem))
+        return store.read_tile_states(self._database, stem, self.tile_grid(stem).key)
 
     def set_tile_state(self, stem: str, row: int, col: int, state: TileState) -> None:
         """Remember the state of one cell."""
-        store.write_tile_state(self._database, stem, self._grid_key(stem), row, col, state)
-
-    def _grid_key(self, stem: str) -> str:
-        grid = self.tile_grid(stem)
-        return f"{grid.n_rows}x{grid.n_columns}"
+        store.write_tile_state(self._database, stem, self.tile_grid(stem).key, row, col, state)
 
     # --- splits and runs
 

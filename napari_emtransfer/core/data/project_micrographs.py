@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
 from napari_emtransfer.core.data import project_schema as tables
@@ -19,6 +20,7 @@ from napari_emtransfer.core.data.project_records import (
     stored_path,
     unique_stem,
 )
+from napari_emtransfer.core.data.project_settings import first_fault
 from napari_emtransfer.core.data.readers import checksum
 from napari_emtransfer.core.errors import EMTransferError, ProjectError
 
@@ -105,6 +107,22 @@ class MicrographTable:
         with self._database.writing() as connection:
             connection.execute(_TABLE.update().where(_TABLE.c.stem == stem).values(**self._row(changed)))
         return changed
+
+    def change(self, stem: str, **changes: Any) -> MicrographRecord:
+        """As `update`, for what a user may change: specimen, domain, pixel_size_nm and info_bar.
+
+        Raises
+        ------
+        ProjectError
+            For any other field, or an impossible value.
+        """
+        fixed = set(changes) - {"specimen", "domain", "pixel_size_nm", "info_bar"}
+        if fixed:
+            raise ProjectError(f"{', '.join(sorted(fixed))} of a micrograph cannot be changed.", "Add it anew instead.")
+        try:
+            return self.update(stem, **changes)
+        except ValidationError as error:
+            raise ProjectError(f"{stem!r}: {first_fault(error)}.", "Give names, and sizes above 0 nm.") from error
 
     def remove(self, stem: str) -> None:
         """Forget a micrograph, its tiles and its places in splits; its file stays."""

@@ -5,15 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_emtransfer.core.config import Modality
-from napari_emtransfer.core.data.tiles import Window
+from napari_emtransfer.core.config import Acquisition, Modality
+from napari_emtransfer.core.data.tiles import TileGrid, Window
 from napari_emtransfer.core.errors import ProjectError
 
+MIN_TILE_PX: Final = 32
 TileState = Literal["unlabelled", "started", "done", "unsure", "skipped"]
+
+
+class LoopSettings(BaseModel):
+    """How tiles are chosen for labelling, and what follows when they are done.
+
+    `target_half_width` is the wanted half width of the interval of a phase fraction, 0..1. A training starts by itself
+    after every `finetune_every` done tiles; `finetuned_at` of them were done when the last training started.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    acquisition: Acquisition = "default"
+    target_half_width: float | None = Field(default=None, gt=0, lt=1)
+    finetune_every: int | None = Field(default=None, ge=1)
+    finetuned_at: int = Field(default=0, ge=0)
 
 
 class ProjectSettings(BaseModel):
@@ -24,6 +39,7 @@ class ProjectSettings(BaseModel):
     modality: Modality = "sem"
     working_pixel_size_nm: float | None = Field(default=None, gt=0)
     tile_size_px: int = Field(default=256, ge=32)
+    loop: LoopSettings = LoopSettings()
 
 
 class MicrographRecord(BaseModel):
@@ -49,6 +65,18 @@ class MicrographRecord(BaseModel):
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return self.height, self.width
+
+
+def scale_of(record: MicrographRecord, settings: ProjectSettings) -> float:
+    """Pixel size of a micrograph over the working pixel size; 1 where either is unknown."""
+    native, working = record.pixel_size_nm, settings.working_pixel_size_nm
+    return native / working if native and working else 1.0
+
+
+def grid_of(record: MicrographRecord, settings: ProjectSettings) -> TileGrid:
+    """The grid of a micrograph in native pixels; a cell measures about `tile_size_px` working pixels."""
+    tile_px = max(MIN_TILE_PX, round(settings.tile_size_px / scale_of(record, settings)))
+    return TileGrid(record.stem, record.shape, tile_px)
 
 
 def stored_path(path: Path, root: Path) -> str:

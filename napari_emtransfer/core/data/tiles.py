@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+# Of the edges of n cells, those where cells start and where they end.
+_STARTS_ENDS = (slice(None, -1), slice(1, None))
 
 
 class Window(BaseModel):
@@ -73,6 +77,11 @@ class TileGrid:
         """Number of columns of cells."""
         return len(self._edges[1]) - 1
 
+    @property
+    def key(self) -> str:
+        """Rows x columns: what was kept of the cells of another grid says nothing about these."""
+        return f"{self.n_rows}x{self.n_columns}"
+
     def __len__(self) -> int:
         return self.n_rows * self.n_columns
 
@@ -80,6 +89,11 @@ class TileGrid:
         for row in range(self.n_rows):
             for column in range(self.n_columns):
                 yield self.tile(row, column)
+
+    def windows(self) -> NDArray[np.int64]:
+        """(n, 4) y0, x0, y1, x1 of all cells in reading order."""
+        first, last = (np.meshgrid(*(edges[part] for edges in self._edges), indexing="ij") for part in _STARTS_ENDS)
+        return np.stack([*first, *last], axis=-1).reshape(-1, 4).astype(np.int64)
 
     def tile(self, row: int, column: int) -> Tile:
         """The cell at (row, column)."""
