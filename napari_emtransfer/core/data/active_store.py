@@ -117,18 +117,6 @@ class ActiveStore:
             _put(connection, entries, grids)
             return tuple(e for e in _entries(connection, ("waiting",)) if grids.get(e.stem) == e.grid)
 
-    def show(self, number: int) -> QueueEntry:
-        """Record that an entry is on somebody's screen: no ranking takes it away from then on.
-
-        Raises
-        ------
-        ProjectError
-            When there is no such entry (any more).
-        """
-        with self._database.writing() as connection:
-            entry = _known(connection, number)
-            return _changed(connection, entry, seconds=entry.seconds or 0.0)
-
     def end(
         self, number: int, state: QueueState, seconds: float | None = None, clicks: int | None = None
     ) -> QueueEntry:
@@ -151,6 +139,22 @@ class ActiveStore:
                 clicks=entry.clicks if clicks is None else (entry.clicks or 0) + clicks,
                 ended=_now() if state in ENDED else None,
             )
+
+    def keep(self, entry: QueueEntry) -> None:
+        """Store state, effort and end of an entry as they are here.
+
+        If a ranking has replaced it meanwhile, they go to the entry that proposes its tile now, or it comes back.
+        Nothing is stored where its micrograph is gone.
+        """
+        values = {name: getattr(entry, name) for name in ("state", "seconds", "clicks", "ended")}
+        cell = [_queue.c[name] == getattr(entry, name) for name in ("stem", "grid", "row", "column")]
+        with self._database.writing() as connection:
+            for which in ([_queue.c.number == entry.number], [*cell, _queue.c.state.not_in(ENDED)]):
+                if connection.execute(_queue.update().where(*which).values(values)).rowcount:
+                    return
+            here = connection.execute(select(tables.micrographs).where(tables.micrographs.c.stem == entry.stem)).first()
+            if here and (entry.shown or entry.state != "waiting"):
+                connection.execute(_queue.insert().values(asdict(entry)))
 
     def labelling_time(self) -> LabellingTime:
         """Seconds and clicks of all entries together, those of former grids too."""
@@ -258,11 +262,11 @@ def _drop_replaced(connection: Connection, kept: set[int], grids: Mapping[str, s
 
 
 def _put(connection: Connection, entries: Sequence[QueueEntry], grids: Mapping[str, str]) -> None:
-    """Move what waits and add what is new, behind all that was dealt with."""
+    """Move what waits and add what is new, behind all that was dealt with: positions tell the order of dealing."""
     present = _entries(connection, None)
     waiting = {e.number for e in present if e.state == "waiting"}
     taken = {(e.grid, *e.tile) for e in present} | _dealt_with(connection)
-    first = 1 + max((e.position for e in present if e.state in ENDED), default=-1)
+    first = 1 + max((e.position for e in present if e.state != "waiting"), default=-1)
     left_over = [e for e in present if e.state == "waiting" and e.number not in {n.number for n in entries}]
     now = _now()
     for position, entry in enumerate([*entries, *left_over], start=first):
