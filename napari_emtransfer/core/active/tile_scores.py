@@ -86,7 +86,7 @@ def _of(predicted: Classes, index: int, keep: Mask | None) -> Mask:
 
 
 def _rounded_up(counts: NDArray[np.float64]) -> NDArray[np.intp]:
-    # 0.1 · 30 is a little more than 3, and is not meant to be.
+    # 0.07 · 100 is a little more than 7, and is not meant to be.
     return np.ceil(counts - 1e-9).astype(np.intp)
 
 
