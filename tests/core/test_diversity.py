@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_emtransfer.core.active import diversity
@@ -28,6 +28,7 @@ def marked(n, *indices):
     return mask
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(0, 5), st.integers(1, 8))
 def test_each_centre_is_the_farthest_one(seed, n_covered, n):
     rng = np.random.default_rng(seed)
@@ -64,6 +65,7 @@ def test_centres_of_copies_and_of_nothing():
     assert len(diversity.k_center(copies, marked(6), 0, ~marked(6))) == 0
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(2, 25), st.integers(1, 30))
 def test_typicality_by_the_definition(seed, n, k):
     points = np.random.default_rng(seed).standard_normal((n, 3))
@@ -100,6 +102,7 @@ def test_outliers_are_not_typical():
     assert 2 not in groups[chosen]
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 25), st.integers(0, 12), st.integers(1, 30))
 def test_typical_tiles_of_any_pool(seed, n_tiles, n_labelled, n):
     rng = np.random.default_rng(seed)
@@ -146,6 +149,7 @@ def taken_one_by_one(order, n, fits):
     return chosen
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(0, 30), st.integers(1, 12), st.integers(1, 4))
 def test_quotas_hold_and_leave_out_nothing_else(seed, n_order, n, quota):
     rng = np.random.default_rng(seed)
@@ -154,6 +158,7 @@ def test_quotas_hold_and_leave_out_nothing_else(seed, n_order, n, quota):
     assert list(diversity.within_quotas(order, groups, n, quota)) == taken_one_by_one(order, n, fits)
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 12), st.integers(1, 3), st.integers(1, 4))
 def test_quotas_of_micrographs_and_of_specimens_one_after_the_other(seed, n, inner, outer):
     rng = np.random.default_rng(seed)
@@ -166,6 +171,7 @@ def test_quotas_of_micrographs_and_of_specimens_one_after_the_other(seed, n, inn
     assert list(both) == taken_one_by_one(order, n, fits)
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 20), st.integers(1, 25))
 def test_the_smallest_quota_that_finds_enough(seed, n_order, n):
     rng = np.random.default_rng(seed)
@@ -176,6 +182,7 @@ def test_the_smallest_quota_that_finds_enough(seed, n_order, n):
     assert diversity.even_quota(order[:0], groups, n) == 0
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 12), st.booleans())
 def test_no_two_windows_share_a_pixel(seed, n, several_images):
     rng = np.random.default_rng(seed)

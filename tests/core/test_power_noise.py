@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -59,6 +59,7 @@ def test_the_recorded_chance_is_that_of_the_draw():
     assert p * q == pytest.approx(ordered_pairs(0.7)[i, j])
 
 
+@settings(deadline=None)
 @given(pools, betas, st.integers(1, 15), st.integers(0, 2**32 - 1))
 def test_each_chance_is_one_of_a_distribution_over_what_is_left(pool, beta, n, seed):
     scores, rng = np.array(pool), np.random.default_rng(seed)
@@ -78,6 +79,7 @@ def test_each_chance_is_one_of_a_distribution_over_what_is_left(pool, beta, n, s
     assert len(indices) == n or not (left & np.isfinite(scores)).any()
 
 
+@settings(deadline=None)
 @given(pools, betas, st.integers(0, 2**32 - 1))
 def test_what_is_not_scored_or_not_allowed_is_never_drawn(pool, beta, seed):
     scores, rng = np.array(pool), np.random.default_rng(seed)

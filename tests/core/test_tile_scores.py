@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_emtransfer.core.active import tile_scores
@@ -25,6 +25,7 @@ def by_loop(function, values, keep):
     return np.array([function(v[k]) if k.any() else np.nan for v, k in zip(values, keep, strict=True)])
 
 
+@settings(deadline=None)
 @given(tiles)
 def test_mean_and_maximum(drawn_tiles):
     values, keep, _ = drawn_tiles
@@ -34,6 +35,7 @@ def test_mean_and_maximum(drawn_tiles):
         np.testing.assert_array_equal(tile_scores.maximum(given_values, keep), by_loop(np.max, values, keep))
 
 
+@settings(deadline=None)
 @given(tiles, st.floats(0.01, 1.0))
 def test_top_share(drawn_tiles, share):
     values, keep, _ = drawn_tiles
@@ -51,6 +53,7 @@ def test_seven_hundredths_of_a_hundred_pixels_are_seven():
     assert tile_scores.top_share(values, np.ones((1, 100), bool), 0.07) == pytest.approx(96)
 
 
+@settings(deadline=None)
 @given(tiles)
 def test_classes_one_by_one(drawn_tiles):
     values, keep, predicted = drawn_tiles
@@ -62,6 +65,7 @@ def test_classes_one_by_one(drawn_tiles):
     np.testing.assert_allclose(balanced, expected, rtol=1e-5)
 
 
+@settings(deadline=None)
 @given(tiles)
 def test_shares_sum_to_one_and_put_the_means_together(drawn_tiles):
     values, keep, predicted = drawn_tiles
@@ -83,6 +87,7 @@ def test_a_rare_class_counts_as_much_as_a_common_one():
     assert tile_scores.class_balanced(values, predicted, 3) == pytest.approx(0.5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.integers(2, 4))
 def test_boundary_bands(seed, band_px, cell_px):
     coarse = np.random.default_rng(seed).integers(N_CLASSES, size=(4, 5)).astype(np.uint8)

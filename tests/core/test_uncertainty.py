@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_emtransfer.core.active import uncertainty as u
@@ -24,6 +24,7 @@ many = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(many)
 def test_values_lie_in_their_ranges(samples):
     n_members, n_classes = samples.shape[:2]
@@ -44,6 +45,7 @@ def test_values_lie_in_their_ranges(samples):
         assert values.max() <= highest[measure] + NEAR
 
 
+@settings(deadline=None)
 @given(many, st.randoms(use_true_random=False))
 def test_the_order_of_classes_and_members_does_not_matter(samples, random):
     classes, members = (random.sample(range(n), n) for n in (samples.shape[1], samples.shape[0]))
@@ -51,6 +53,7 @@ def test_the_order_of_classes_and_members_does_not_matter(samples, random):
         np.testing.assert_allclose(measure(samples[:, classes][members]), measure(samples), atol=NEAR)
 
 
+@settings(deadline=None)
 @given(many)
 def test_members_that_agree_leave_only_the_entropy_of_their_answer(samples):
     alike = np.repeat(samples[:1], 4, axis=0)
@@ -59,6 +62,7 @@ def test_members_that_agree_leave_only_the_entropy_of_their_answer(samples):
     np.testing.assert_allclose(u.expected_entropy(alike), u.entropy(samples[:1]), atol=NEAR)
 
 
+@settings(deadline=None)
 @given(many)
 def test_the_divergence_from_the_mean_is_the_mutual_information(samples):
     exact = samples.astype(np.float64)
@@ -81,6 +85,7 @@ def test_ends_of_the_scale():
     assert u.variance(opposed) == pytest.approx(0.5)
 
 
+@settings(deadline=None)
 @given(st.builds(drawn, st.integers(1, 4), st.just(2), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0, 3.0])))
 def test_for_two_classes_three_measures_rank_pixels_alike(samples):
     ranked = [measure(samples).ravel() for measure in (u.entropy, u.margin, u.least_confidence)]
@@ -105,6 +110,7 @@ def test_for_three_classes_they_differ():
     assert u.least_confidence(p)[0] == u.least_confidence(p)[1]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 6))
 def test_the_distance_is_that_of_the_kth_neighbour(seed, n_known, k):
     from sklearn.neighbors import NearestNeighbors
