@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,35 @@ RETRY_SECONDS = 3.0
 
 Chunks = set[tuple[int, int]]
 StateKey = tuple[str, int, int]
+Record = Callable[[], object]
+RecordKey = tuple[str, int]
+
+
+@dataclass
+class _Unsaved:
+    """What waits to be written: chunks of annotations, then states, then records."""
+
+    chunks: dict[str, Chunks] = field(default_factory=dict)
+    states: dict[StateKey, TileState] = field(default_factory=dict)
+    records: dict[RecordKey, Record] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.chunks or self.states or self.records)
+
+    def before(self, newer: _Unsaved) -> _Unsaved:
+        """Both together; of the same tile or key the newer one wins, in the place of the older one."""
+        chunks = {stem: set(chunks) for stem, chunks in self.chunks.items()}
+        for stem, more in newer.chunks.items():
+            chunks.setdefault(stem, set()).update(more)
+        return _Unsaved(chunks, self.states | newer.states, self.records | newer.records)
+
+    def without(self, stem: str) -> _Unsaved:
+        """What is not of this micrograph."""
+        return _Unsaved(
+            {key: value for key, value in self.chunks.items() if key != stem},
+            {key: value for key, value in self.states.items() if key[0] != stem},
+            {key: value for key, value in self.records.items() if key[0] != stem},
+        )
 
 
 class AutoSaver:
@@ -49,8 +79,7 @@ class AutoSaver:
     ) -> None:
         self._project, self._post, self._clock = project, post, clock
         self._arrays: dict[str, NDArray[np.uint8]] = {}
-        self._chunks: dict[str, Chunks] = {}
-        self._states: dict[StateKey, TileState] = {}
+        self._waiting = _Unsaved()
         self._first = self._last = self._not_before = 0.0
         self._n_writes = 0
         self._wanted = self._flushing = self._busy = self._closing = self._failed = False
@@ -62,12 +91,12 @@ class AutoSaver:
     def unsaved(self) -> bool:
         """True while anything waits to be written or is being written."""
         with self._changed:
-            return self._busy or self._pending
+            return self._busy or bool(self._waiting)
 
     def is_unsaved(self, stem: str) -> bool:
         """True while strokes on this micrograph are not on disk."""
         with self._changed:
-            return self._busy or stem in self._chunks
+            return self._busy or stem in self._waiting.chunks
 
     def mark(self, stem: str, array: NDArray[np.uint8], window: Window) -> None:
         """`window` of `array` (H, W), the annotation of `stem`, has changed."""
@@ -77,27 +106,36 @@ class AutoSaver:
         with self._changed:
             self._arrays[stem] = array
             self._note_change()
-            self._chunks.setdefault(stem, set()).update((r, c) for r in rows for c in columns)
+            self._waiting.chunks.setdefault(stem, set()).update((r, c) for r in rows for c in columns)
 
     def mark_state(self, stem: str, row: int, column: int, state: TileState) -> None:
         """The state of a tile has changed."""
         with self._changed:
             self._note_change()
-            self._states[stem, row, column] = state
+            self._waiting.states[stem, row, column] = state
+
+    def record(self, key: RecordKey, write: Record) -> None:
+        """Have `write` called once all strokes and states that wait now are on disk: what says that they are, say.
+
+        Records are written in the order of their keys' first mention; of one `key` (a micrograph, or "", and a number)
+        only the newest. `write` is called again later when it raises, so it must not fail for good.
+        """
+        with self._changed:
+            self._note_change()
+            self._waiting.records[key] = write
 
     def forget(self, stem: str) -> None:
         """Drop what waits for a micrograph that has left the project."""
         with self._changed:
-            self._chunks.pop(stem, None)
+            self._waiting = self._waiting.without(stem)
             self._arrays.pop(stem, None)
-            self._states = {key: state for key, state in self._states.items() if key[0] != stem}
 
     def tick(self) -> None:
         """Start writing when a stroke has ended, or painting has gone on for long enough; returns at once."""
         now = self._clock()
         with self._changed:
             due = now - self._last >= QUIET_SECONDS or now - self._first >= LONGEST_SECONDS
-            if self._pending and not self._busy and due and now >= self._not_before:
+            if self._waiting and not self._busy and due and now >= self._not_before:
                 self._wanted = True
                 self._changed.notify_all()
 
@@ -110,7 +148,7 @@ class AutoSaver:
         there already.
         """
         with self._changed:
-            if not self._pending:
+            if not self._waiting:
                 return self._n_writes if self._busy else None
             if self._clock() >= self._not_before:
                 self._wanted = True
@@ -122,9 +160,9 @@ class AutoSaver:
         with self._changed:
             self._failed, self._flushing = False, True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._failed or not (self._busy or self._pending), timeout)
+            self._changed.wait_for(lambda: self._failed or not (self._busy or self._waiting), timeout)
             self._flushing = False
-            return not (self._busy or self._pending)
+            return not (self._busy or self._waiting)
 
     def close(self, timeout: float) -> bool:
         """Flush and end the thread; False when strokes could not be written."""
@@ -135,40 +173,38 @@ class AutoSaver:
         self._thread.join(timeout)
         return saved
 
-    @property
-    def _pending(self) -> bool:
-        return bool(self._chunks or self._states)
-
     def _note_change(self) -> None:
         self._last = self._clock()
-        if not self._pending:
+        if not self._waiting:
             self._first = self._last
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or (self._pending and (self._wanted or self._flushing)))
+                self._changed.wait_for(lambda: self._closing or (self._waiting and (self._wanted or self._flushing)))
                 if self._closing:
                     return
                 self._wanted, self._busy = False, True
                 self._n_writes += 1
-                chunks, self._chunks = self._chunks, {}
-                states, self._states = self._states, {}
-            message = self._write(self._n_writes, chunks, states)
+                batch, self._waiting = self._waiting, _Unsaved()
+            message = self._write(self._n_writes, batch)
             with self._changed:
-                self._settle(chunks, states, message)
+                self._settle(batch, message)
             self._post(message)
 
-    def _write(self, number: int, chunks: dict[str, Chunks], states: dict[StateKey, TileState]) -> Message:
-        """Write, taking out of `chunks` and `states` what is done; what is left in them has not reached the disk."""
-        stems = tuple(chunks)
+    def _write(self, number: int, batch: _Unsaved) -> Message:
+        """Write, taking out of `batch` what is done; what is left in it has not reached the disk."""
+        stems = tuple(batch.chunks)
         try:
             for stem in stems:
-                self._write_chunks(stem, chunks[stem])
-                del chunks[stem]
-            for key in list(states):
-                self._project.set_tile_state(*key, states[key])
-                del states[key]
+                self._write_chunks(stem, batch.chunks[stem])
+                del batch.chunks[stem]
+            for key in list(batch.states):
+                self._project.set_tile_state(*key, batch.states[key])
+                del batch.states[key]
+            for record in list(batch.records):
+                batch.records[record]()
+                del batch.records[record]
         except EMTransferError as error:
             return SaveFailed(error.message, error.hint)
         except Exception as error:
@@ -183,16 +219,14 @@ class AutoSaver:
         for window in _windows(chunks, array.shape):
             self._project.annotations.write(stem, window, array[window.slices].copy())
 
-    def _settle(self, chunks: dict[str, Chunks], states: dict[StateKey, TileState], message: Message) -> None:
+    def _settle(self, batch: _Unsaved, message: Message) -> None:
         self._busy = False
         self._failed = isinstance(message, SaveFailed)
         if self._failed:
             self._flushing = False
-            for stem, left in chunks.items():
-                self._chunks.setdefault(stem, set()).update(left)
-            self._states = states | self._states  # a newer state of the same tile wins
+            self._waiting = batch.before(self._waiting)
             self._not_before = self._clock() + RETRY_SECONDS
-        self._arrays = {stem: array for stem, array in self._arrays.items() if stem in self._chunks}
+        self._arrays = {stem: array for stem, array in self._arrays.items() if stem in self._waiting.chunks}
         self._changed.notify_all()
 
 

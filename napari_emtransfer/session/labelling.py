@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
 from napari_emtransfer.core.errors import ProjectError
+from napari_emtransfer.session.annotation_memory import AnnotationMemory
 from napari_emtransfer.session.autosave import AutoSaver
 from napari_emtransfer.session.context import Context
-from napari_emtransfer.session.messages import SaveFailed, StrokesSaved
+from napari_emtransfer.session.messages import AnnotationRead, AnnotationWanted, Message, SaveFailed, StrokesSaved
 from napari_emtransfer.session.state import SaveState
 from napari_emtransfer.session.tile_book import TileBook
 from napari_emtransfer.session.tile_walk import TileWalk
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
     from napari_emtransfer.core.data.project_records import TileState
 
-KEPT_ANNOTATIONS = 4
 SAVE_TIMEOUT = 5.0
 
 
 class LabellingController:
-    """What the user paints, and where. All methods belong to the thread of the views.
+    """What the user paints, and where. `load` belongs to the bridge's thread, all other methods to that of the views.
 
     Parameters
     ----------
@@ -35,13 +34,23 @@ class LabellingController:
         Told (stem, window) of every change of labels.
     on_look
         Told whether another micrograph is shown, after the signals of a new micrograph or tile.
+    on_mark
+        Told that the user has called a tile done, unsure or skipped, before the signal.
+    proposed
+        The tile that is best labelled next, where anybody knows better than the walk.
     """
 
     def __init__(
-        self, context: Context, on_painted: Callable[[str, Window], None], on_look: Callable[[bool], None]
+        self,
+        context: Context,
+        on_painted: Callable[[str, Window], None],
+        on_look: Callable[[bool], None],
+        on_mark: Callable[[Tile, TileState], None],
+        proposed: Callable[[], Tile | None],
     ) -> None:
         self._context, self._on_painted, self._on_look = context, on_painted, on_look
-        self._annotations: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
+        self._on_mark, self._proposed = on_mark, proposed
+        self._annotations: AnnotationMemory | None = None
         self._saver: AutoSaver | None = None
         self._book: TileBook | None = None
         self._walk: TileWalk | None = None
@@ -53,27 +62,26 @@ class LabellingController:
 
     def open(self, project: Project) -> None:
         """Begin with a project that has just been opened."""
-        self._saver = AutoSaver(project, self._context.inbox.put)
-        self._book = TileBook(project, self._context.records, self._labels)
+        self._saver = saver = AutoSaver(project, self._context.inbox.put)
+        self._annotations = AnnotationMemory(project, lambda stem: stem == self.current or saver.is_unsaved(stem))
+        self._book = TileBook(project, self._context.records, self._annotations.window)
         self._walk = TileWalk(self._book)
 
     def close(self, timeout: float = SAVE_TIMEOUT) -> bool:
         """Save and let go of the project; False when strokes could not be written."""
         saved = self._saver.close(timeout) if self._saver else True
-        self._saver = self._book = self._walk = None
-        self._annotations.clear()
+        self._saver = self._book = self._walk = self._annotations = None
         self._set_save_state(SaveState())
         self.show(None)
         return saved
 
     def micrographs_changed(self, relabelled: tuple[str, ...] = ()) -> None:
         """Micrographs were added, removed or edited; labels of `relabelled` were written by somebody else."""
-        if self._book is None:
+        if self._book is None or self._annotations is None:
             return
         self._book.update(self._context.records)
         self._book.forget_labels(relabelled)
-        for stem in self._annotations.keys() & set(relabelled):
-            self._annotations[stem][:] = self._context.require_project().annotations.read(stem)
+        self._annotations.read_again(relabelled)
         if self.current in relabelled:
             self._context.signals.current_changed.emit(self.current)  # the same one, with other labels
         if self.current is not None and self.current not in {r.stem for r in self._context.records}:
@@ -85,7 +93,7 @@ class LabellingController:
         """The micrograph leaves the project."""
         self.save_now()
         self._require_saver().forget(stem)
-        self._annotations.pop(stem, None)
+        self._require_annotations().forget(stem)
 
     # ---- the annotation
 
@@ -96,12 +104,16 @@ class LabellingController:
 
     def annotation(self, stem: str) -> NDArray[np.uint8]:
         """The annotation (H, W) in native pixels, the one array that is painted on and saved."""
-        if stem not in self._annotations:
-            labels = self._context.require_project().annotations.read(stem)
-            self._annotations[stem] = np.ascontiguousarray(labels, dtype=np.uint8)
-            self._evict()
-        self._annotations.move_to_end(stem)
-        return self._annotations[stem]
+        return self._require_annotations().get(stem)
+
+    def prefetch(self, stem: str) -> None:
+        """Have the annotation of a micrograph that may be shown next read on the bridge's thread."""
+        if self._require_annotations().expect(stem):
+            self._context.inbox.put(AnnotationWanted(stem))
+
+    def load(self, message: Message) -> Message:
+        """On the bridge's thread: an annotation that is wanted → the same with its labels. Others pass through."""
+        return self._annotations.load(message) if self._annotations else message
 
     def mark_dirty(self, window: Window | None = None, *, stem: str | None = None) -> None:
         """Say that labels have changed in `window` (native pixels; None: all) of a micrograph (None: the current).
@@ -127,6 +139,10 @@ class LabellingController:
         if self._saver:
             self._saver.tick()
 
+    def record(self, key: tuple[str, int], write: Callable[[], object]) -> None:
+        """Have `write` called by the writer, after all strokes and states so far. As `AutoSaver.record`."""
+        self._require_saver().record(key, write)
+
     def save_soon(self) -> int | None:
         """Have everything written at once, not after a pause; never waits. As `AutoSaver.hasten`."""
         return self._saver.hasten() if self._saver else None
@@ -140,8 +156,12 @@ class LabellingController:
         """Write everything and wait for it; False when that failed or took longer than `timeout` seconds."""
         return self._saver.flush(timeout) if self._saver else True
 
-    def apply(self, message: StrokesSaved | SaveFailed) -> None:
-        """The writer's answer."""
+    def apply(self, message: StrokesSaved | SaveFailed | AnnotationRead) -> None:
+        """The writer's answer, or what was read ahead."""
+        if isinstance(message, AnnotationRead):
+            if self._annotations:
+                self._annotations.take(message)
+            return
         if isinstance(message, SaveFailed):
             first = not self.save_state.failing
             self._set_save_state(SaveState(True, True, message.message, message.hint))
@@ -173,6 +193,10 @@ class LabellingController:
         """The tile grid of a micrograph, in native pixels."""
         return self._require_book().grid(stem)
 
+    def find_tile(self, stem: str, grid: str, row: int, column: int) -> Tile | None:
+        """The tile of a cell, if the grid of that micrograph is still this one (`TileGrid.key`)."""
+        return self._book.find(stem, grid, row, column) if self._book else None
+
     def tile_state(self, tile: Tile) -> TileState:
         """The state of one tile."""
         return self._require_book().state(tile)
@@ -188,10 +212,10 @@ class LabellingController:
     def next_tile(self) -> Tile | None:
         """Go to the next tile worth labelling and return it; None, and nowhere, when all are done.
 
-        After `previous_tile` it first comes back through the history. Then specimens take turns; within one, tiles
-        without labels come before those begun, and those before unsure ones; done and skipped tiles are left out.
+        After `previous_tile` it first comes back through the history; then it goes where somebody proposes, and where
+        nobody does, walks (`TileWalk.forward`).
         """
-        tile = self._require_walk().forward(self.tile)
+        tile = self._require_walk().forward(self.tile, self._proposed)
         return None if tile is None else self._go(tile)
 
     def previous_tile(self) -> Tile | None:
@@ -243,23 +267,12 @@ class LabellingController:
         if tile is None:
             raise ProjectError("No tile is chosen.", "Press Next, or click into a tile, first.")
         self._write_state(tile, state)
+        self._on_mark(tile, state)
         self._context.signals.tile_states_changed.emit(tile.micrograph)
 
     def _write_state(self, tile: Tile, state: TileState) -> None:
         self._require_book().set_state(tile, state)
         self._require_saver().mark_state(tile.micrograph, tile.row, tile.column, state)
-
-    def _labels(self, stem: str, window: Window) -> NDArray[np.uint8]:
-        if stem in self._annotations:
-            return self._annotations[stem][window.slices]
-        return self._context.require_project().annotations.read(stem, window)
-
-    def _evict(self) -> None:
-        """Drop the annotations longest unseen, but never one with strokes that are not on disk."""
-        saver = self._require_saver()
-        for stem in list(self._annotations)[:-KEPT_ANNOTATIONS]:
-            if stem != self.current and not saver.is_unsaved(stem):
-                del self._annotations[stem]
 
     def _set_save_state(self, state: SaveState) -> None:
         if state != self.save_state:
@@ -270,6 +283,11 @@ class LabellingController:
         self._context.require_project()
         assert self._saver is not None  # noqa: S101 - open() sets it together with the project
         return self._saver
+
+    def _require_annotations(self) -> AnnotationMemory:
+        self._context.require_project()
+        assert self._annotations is not None  # noqa: S101 - as above
+        return self._annotations
 
     def _require_book(self) -> TileBook:
         self._context.require_project()

@@ -5,13 +5,19 @@ from __future__ import annotations
 import queue
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.events import Event
+
+if TYPE_CHECKING:
+    from napari_emtransfer.core.active.rounds import RoundFacts
+    from napari_emtransfer.core.active.stopping import StopAdvice
+    from napari_emtransfer.core.config import TrainConfig
+    from napari_emtransfer.core.data.queue_records import QueryRound, QueueEntry
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,21 @@ class StoredPrediction:
 
 
 @dataclass(frozen=True)
+class AnnotationWanted:
+    """Read the annotation of this micrograph; comes back as `AnnotationRead` if there is one."""
+
+    stem: str
+
+
+@dataclass(frozen=True)
+class AnnotationRead:
+    """An annotation (H, W) as it is on disk."""
+
+    stem: str
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class StrokesSaved:
     """The writer has put strokes of these micrographs on disk; `write` counts what it has written."""
 
@@ -75,15 +96,53 @@ class MicrographsChanged:
     labels: bool = False
 
 
+@dataclass(frozen=True)
+class QueueWanted:
+    """Read the labelling queue of the project; comes back as `QueueRead`. `serial` counts the readings."""
+
+    serial: int
+
+
+@dataclass(frozen=True)
+class QueueRead:
+    """The open entries of the queue in their order, what was known after each ranking, and the advice on stopping.
+
+    `message` and `hint` say why they could not be read.
+    """
+
+    serial: int
+    entries: tuple[QueueEntry, ...] = ()
+    rounds: tuple[QueryRound, ...] = ()
+    facts: RoundFacts | None = None
+    advice: StopAdvice | None = None
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class ProposalMade:
+    """Settings for the training that starts by itself; without any, `message` and `hint` say why not."""
+
+    serial: int
+    config: TrainConfig | None = None
+    message: str = ""
+    hint: str = ""
+
+
 Message = (
     Event
     | FromEngine
     | FromSynthesis
     | RegionLoaded
     | StoredPrediction
+    | AnnotationWanted
+    | AnnotationRead
     | StrokesSaved
     | SaveFailed
     | MicrographsChanged
+    | QueueWanted
+    | QueueRead
+    | ProposalMade
 )
 
 

@@ -12,6 +12,7 @@ from napari_emtransfer.session.context import Context
 from napari_emtransfer.session.importing import add_files
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.messages import MicrographsChanged
+from napari_emtransfer.session.queue import QueueController
 from napari_emtransfer.session.state import AddReport
 
 
@@ -20,6 +21,7 @@ class MicrographCommands:
 
     _context: Context
     labelling: LabellingController
+    queue: QueueController
 
     def add_micrographs(
         self,
@@ -69,3 +71,4 @@ class MicrographCommands:
             self._context.signals.schema_changed.emit()
         self.labelling.micrographs_changed(relabelled)
         self._context.signals.micrographs_changed.emit()
+        self.queue.outdated()

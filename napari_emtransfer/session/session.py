@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 from napari_emtransfer.core.config import LiveConfig
 from napari_emtransfer.core.data.labels import LabelSchema
 from napari_emtransfer.core.data.project import Project
-from napari_emtransfer.core.data.project_records import MicrographRecord
+from napari_emtransfer.core.data.project_records import MicrographRecord, TileState
 from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.events import NoticePosted
 from napari_emtransfer.session.advice import AdviceController
 from napari_emtransfer.session.augmenting import AugmentingController
-from napari_emtransfer.session.classes import renamed
 from napari_emtransfer.session.context import Context, require_saved
 from napari_emtransfer.session.engine import EngineController
-from napari_emtransfer.session.importing import make_sample_project
 from napari_emtransfer.session.labelling import LabellingController
 from napari_emtransfer.session.live import LiveController
 from napari_emtransfer.session.live_weights import live_config
 from napari_emtransfer.session.measuring import MeasuringController
 from napari_emtransfer.session.messages import (
+    AnnotationRead,
+    AnnotationWanted,
     FromEngine,
     FromSynthesis,
     Message,
     MicrographsChanged,
+    ProposalMade,
+    QueueRead,
+    QueueWanted,
     RegionLoaded,
     SaveFailed,
     StoredPrediction,
@@ -36,6 +37,8 @@ from napari_emtransfer.session.micrographs import MicrographCommands
 from napari_emtransfer.session.notices import project_notices
 from napari_emtransfer.session.overlays import Overlays
 from napari_emtransfer.session.prediction import PredictionController
+from napari_emtransfer.session.project_commands import ProjectCommands
+from napari_emtransfer.session.queue import QueueController
 from napari_emtransfer.session.runs import newest_model
 from napari_emtransfer.session.signals import SessionSignals
 from napari_emtransfer.session.state import Phase, ProjectNotice, Readouts
@@ -45,7 +48,7 @@ from napari_emtransfer.worker.protocol import LIVE_RUN
 from napari_emtransfer.worker.runners import LocalProcessRunner, Runner
 
 
-class Session(MicrographCommands):
+class Session(ProjectCommands, MicrographCommands):
     """One open project, and everything a view can ask of it.
 
     Threads: commands and `apply` belong to one thread, that of the views; signals are emitted there and nowhere else.
@@ -61,7 +64,7 @@ class Session(MicrographCommands):
     def __init__(self, runner: Runner | None = None) -> None:
         self._context = Context()
         runner = runner or LocalProcessRunner()
-        self.labelling = LabellingController(self._context, self._touched, self._looked)
+        self.labelling = LabellingController(self._context, self._touched, self._looked, self._marked, self._next_tile)
         self.engine = EngineController(self._context, runner)
         self.overlays = Overlays(self._context, self._touched)
         self.prediction = PredictionController(self._context, self.engine, self.overlays)
@@ -69,6 +72,9 @@ class Session(MicrographCommands):
             self._context, self.engine, self.overlays, self.labelling, self._live_config, self._live_switched
         )
         self.training = TrainingController(self._context, runner, self.labelling.save_now)
+        self.queue = QueueController(
+            self._context, self.engine, self.training, self.labelling, lambda: self.prediction.model_run
+        )
         self.augmenting = AugmentingController(self._context, self.engine, self.labelling.save_now)
         self.synthesis = SynthesisController(self._context, runner, self.labelling.save_now)
         self.advice = AdviceController(self._context, self.engine)
@@ -122,38 +128,6 @@ class Session(MicrographCommands):
             return []
         return project_notices(self.records, len(self.schema), self.project.settings.working_pixel_size_nm)
 
-    def create_project(self, root: Path | str, classes: Sequence[str] = (), **settings: Any) -> None:
-        """Create a project folder and open it; settings as in `Project.create`."""
-        self._open(lambda: Project.create(Path(root), classes=classes, **settings))
-
-    def open_project(self, root: Path | str) -> None:
-        """Open a project folder; the one that was open is closed first, but only if the new one opens."""
-        self._open(lambda: Project.open(Path(root)))
-
-    def create_sample_project(self, root: Path | str) -> None:
-        """Make a project of synthetic micrographs, ready to be labelled, and open it."""
-        self._open(lambda: make_sample_project(Path(root)))
-
-    def close_project(self) -> None:
-        """Save the strokes, bank a running training, and let go of the project.
-
-        Raises
-        ------
-        StorageError
-            When strokes cannot be saved; the project stays open then, with the strokes in memory.
-        """
-        require_saved(self.labelling.save_now(), "the project stays open")
-        self._let_go()
-
-    def set_classes(self, names: Sequence[str], colors: Sequence[str] | None = None) -> None:
-        """Name the classes 1..K, in order; colours as #RRGGBB, by default those the classes have or the palette's."""
-        project = self._context.require_project()
-        self.labelling.save_now()  # a class that is painted is not to be taken away
-        project.set_schema(renamed(project.schema, names, colors))
-        self.signals.schema_changed.emit()
-        self.live.labels_changed()
-        self.measuring.refresh()
-
     def show(self, stem: str | None) -> None:
         """Show a micrograph; its prediction is asked for where there is a model."""
         self.labelling.show(stem)
@@ -179,14 +153,14 @@ class Session(MicrographCommands):
         self.prediction.use_model(run_id)
         self.measuring.model_changed()
         self.live.weights_changed()
+        self.queue.outdated()
         self.predict_current()
 
     # ---- events
 
     def wait_events(self, timeout: float = 0.05) -> list[Message]:
         """On the bridge's thread: what has happened since, waiting up to `timeout` seconds; pixels are loaded here."""
-        messages = self._context.inbox.get(timeout)
-        return [self.live.load(self.prediction.load(message)) for message in messages]
+        return [self._load(message) for message in self._context.inbox.get(timeout)]
 
     def apply(self, message: Message) -> None:
         """On the views' thread: take one message. The only writer of state besides the commands."""
@@ -199,10 +173,15 @@ class Session(MicrographCommands):
                 self.engine.apply(message)
             case FromSynthesis():
                 self.synthesis.apply(message)
-            case StrokesSaved() | SaveFailed():
+            case StrokesSaved() | SaveFailed() | AnnotationRead():
                 self.labelling.apply(message)
                 if isinstance(message, StrokesSaved):
                     self.live.saved(message)
+                    self.queue.saved(message)
+            case QueueRead() | ProposalMade():
+                self.queue.apply(message)
+            case QueueWanted() | AnnotationWanted():
+                pass  # of a project that was closed meanwhile
             case MicrographsChanged():
                 self._micrographs_changed(message.stems if message.labels else (), classes=message.labels)
                 if message.labels:
@@ -212,8 +191,10 @@ class Session(MicrographCommands):
             case _:
                 if message.run_id == self.training.state.run_id:
                     self.advice.follow(message)
-                if self.training.apply(message) and self.training.state.phase in (Phase.FINISHED, Phase.CANCELLED):
-                    self._use_newest_model()
+                if self.training.apply(message):
+                    if self.training.state.phase in (Phase.FINISHED, Phase.CANCELLED):
+                        self._use_newest_model()
+                    self.queue.training_ended()
 
     def drain(self, timeout: float = 0.0) -> int:
         """For programs without a bridge: wait, apply all that came, and return how many messages that were."""
@@ -227,6 +208,7 @@ class Session(MicrographCommands):
         self.labelling.tick()
         self.measuring.tick()
         self.live.tick()
+        self.queue.tick()
 
     def close(self) -> None:
         """Save the strokes, bank a running training, end the processes. May be called more than once."""
@@ -240,6 +222,7 @@ class Session(MicrographCommands):
         project = self.project
         if project is None:
             return
+        self.queue.close()
         self.training.end(timeout=2.0)
         self.synthesis.end()
         self.live.reset()
@@ -254,6 +237,11 @@ class Session(MicrographCommands):
         self.signals.project_changed.emit()
         self.measuring.model_changed()
 
+    def _load(self, message: Message) -> Message:
+        for controller in (self.prediction, self.live, self.labelling, self.queue):
+            message = controller.load(message)
+        return message
+
     def _open(self, make: Callable[[], Project]) -> None:
         require_saved(self.labelling.save_now(), "the project stays open")
         project = make()
@@ -262,6 +250,7 @@ class Session(MicrographCommands):
         self._context.refresh_records()
         self.labelling.open(project)
         self.signals.project_changed.emit()
+        self.queue.open(project)
         self._use_newest_model()
         self.engine.start()
 
@@ -270,9 +259,17 @@ class Session(MicrographCommands):
             self.visible = None
             self.predict_current()
         self.live.moved()
+        self.queue.looked()
         self.measuring.refresh()
 
+    def _marked(self, tile: Tile, state: TileState) -> None:
+        self.queue.marked(tile, state)
+
+    def _next_tile(self) -> Tile | None:
+        return self.queue.proposed()
+
     def _touched(self, stem: str, window: Window) -> None:
+        self.queue.touched(stem)
         self.measuring.touched(stem, window)
 
     def _live_config(self) -> LiveConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from psygnal import Signal, SignalGroup
 
 from napari_emtransfer.core.data.tiles import Window
+from napari_emtransfer.session.queue_state import QueueState
 from napari_emtransfer.session.state import (
     Advice,
     EngineState,
@@ -41,6 +42,7 @@ class SessionSignals(SignalGroup):
     live_changed = Signal(LiveState)
     advice_changed = Signal(Advice)
     run_advice_changed = Signal(str)
+    queue_changed = Signal(QueueState)
     synthesis_changed = Signal(SynthesisState)
     notice_posted = Signal(str, str)
     failed = Signal(str, str)

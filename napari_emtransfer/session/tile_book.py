@@ -78,6 +78,11 @@ class TileBook:
         """The tile grid of a micrograph, in native pixels."""
         return self._grids[stem]
 
+    def find(self, stem: str, key: str, row: int, column: int) -> Tile | None:
+        """The tile of a cell of the grid `key`; None where the micrograph is gone or has another grid by now."""
+        grid = self._grids.get(stem)
+        return grid.tile(row, column) if grid is not None and grid.key == key else None
+
     def knows(self, tile: Tile) -> bool:
         """Whether the tile is still one of the project's."""
         grid = self._grids.get(tile.micrograph)

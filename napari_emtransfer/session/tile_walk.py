@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from napari_emtransfer.session.tile_order import pick
@@ -22,17 +23,21 @@ class TileWalk:
         self._position = -1
         self._visited: set[Tile] = set()
 
-    def forward(self, current: Tile | None) -> Tile | None:
+    def forward(self, current: Tile | None, proposed: Callable[[], Tile | None] = lambda: None) -> Tile | None:
         """The next tile; None when all are done.
 
-        After `back` it first comes again through the history. Then specimens take turns; within one, tiles without
-        labels come before those begun, and those before unsure ones; done and skipped tiles are left out.
+        After `back` it first comes again through the history. Then what is `proposed`. Where that is nothing, specimens
+        take turns; within one, tiles without labels come before those begun, and those before unsure ones; done and
+        skipped tiles are left out.
         """
         while self._position + 1 < len(self._history):
             self._position += 1
             tile = self._history[self._position]
             if self._is_open(tile):
                 return tile
+        tile_proposed = proposed()
+        if tile_proposed is not None:
+            return self.jump(tile_proposed)
         last = self._book.specimen_of(current.micrograph) if current else None
         chosen = pick(self._book.by_specimen, last, lambda tile: self._rank(tile, current))
         return None if chosen is None else self.jump(chosen)

@@ -66,7 +66,7 @@ def test_without_a_model_nothing_is_asked(session, runner):
 
 
 def test_the_visible_window_comes_first_then_the_whole(trained, runner):
-    tile = trained.labelling.next_tile()
+    tile = trained.labelling.go_to_point("m0", 0, 0)
     first = runner.engine.requests[-1]
     assert (first.micrographs, first.window) == ((tile.micrograph,), tile.window)
     assert trained.prediction.engine.phase == "busy"

@@ -37,13 +37,14 @@ def test_creating_and_closing_tell_the_views(tmp_path, runner):
     recorder = Recorder(session.signals)
     session.create_project(tmp_path / "p", ["matrix", "pore"])
     assert session.schema.names == ("matrix", "pore")
-    assert recorder.names == ["project_changed", "engine_changed"]
+    assert recorder.names == ["project_changed", "queue_changed", "engine_changed"]
+    recorder.clear()
     session.close_project()
     assert session.project is None
     assert session.records == ()
-    assert recorder.names[2:] == ["project_changed"]
+    assert recorder.names == ["queue_changed", "project_changed"]
     session.close_project()
-    assert recorder.names[3:] == []
+    assert recorder.names[2:] == []
     session.close()
 
 

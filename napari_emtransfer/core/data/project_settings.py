@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from sqlalchemy import select
 from napari_emtransfer.core.data import project_schema as tables
 from napari_emtransfer.core.data.labels import LabelClass, LabelSchema
 from napari_emtransfer.core.data.project_database import Database
-from napari_emtransfer.core.data.project_records import ProjectSettings, TileState
+from napari_emtransfer.core.data.project_records import LoopSettings, ProjectSettings, TileState
 from napari_emtransfer.core.errors import LabelError, ProjectError
 
 
@@ -22,10 +22,10 @@ def read_settings(database: Database) -> ProjectSettings:
     return ProjectSettings.model_validate({row.key: row.value for row in rows})
 
 
-def write_settings(database: Database, settings: ProjectSettings) -> None:
-    """Replace the settings."""
+def write_settings(database: Database, settings: ProjectSettings, names: Iterable[str]) -> None:
+    """Replace the settings of these names; others may be written by another thread or program meanwhile."""
     with database.writing() as connection:
-        for key, value in settings.model_dump().items():
+        for key, value in settings.model_dump(include=set(names)).items():
             connection.execute(tables.settings.insert().prefix_with("OR REPLACE").values(key=key, value=value))
 
 
@@ -88,6 +88,14 @@ def checked_settings(**values: Any) -> ProjectSettings:
         return ProjectSettings(**values)
     except ValidationError as error:
         raise ProjectError(f"Impossible project setting: {first_fault(error)}.", "Correct it and try again.") from error
+
+
+def checked_loop(before: LoopSettings, **changes: Any) -> LoopSettings:
+    """Settings of the labelling loop with changes; raises `ProjectError` naming the impossible one."""
+    try:
+        return LoopSettings(**(before.model_dump() | changes))
+    except ValidationError as error:
+        raise ProjectError(f"Impossible setting: {first_fault(error)}.", "Correct it and try again.") from error
 
 
 def checked_schema(names: Sequence[str]) -> LabelSchema:
