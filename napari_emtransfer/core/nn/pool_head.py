@@ -159,7 +159,7 @@ class _Lift:
         self._mean = torch.from_numpy(values.mean(axis=0))
         self._std = torch.from_numpy(values.std(axis=0)).clamp_min(_SMALLEST_STD)
         rng, n = np.random.default_rng(seed), values.shape[1]
-        self._directions = torch.from_numpy(rng.normal(size=(n, _N_HIDDEN)).astype(np.float32) / np.sqrt(n))
+        self._directions = torch.from_numpy((rng.normal(size=(n, _N_HIDDEN)) / np.sqrt(n)).astype(np.float32))
         self._offsets = torch.from_numpy(rng.uniform(-1, 1, _N_HIDDEN).astype(np.float32))
 
     def __call__(self, features: Tensor) -> Tensor:
