@@ -45,14 +45,17 @@ def mean_iou_interval(
     values = tuple(m.mean_iou() for m in matrices)
     if len(matrices) < MIN_SPECIMENS_FOR_BOOTSTRAP:
         return Interval(*_t_interval(values, level), "t-interval", values)
-    resampled = _resampled_mean_iou(np.stack([m.counts for m in matrices]), n_resamples, seed)
+    resampled = resampled_mean_iou(np.stack([m.counts for m in matrices]), n_resamples, seed)
     tail = 50 * (1 - level)
     low, high = np.percentile(resampled, (tail, 100 - tail))
     return Interval(float(low), float(high), "cluster bootstrap", values)
 
 
-def _resampled_mean_iou(counts: NDArray[np.int64], n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """Counts (S, K, K) → mean IoU of `n_resamples` draws of S specimens with replacement, (n_resamples,)."""
+def resampled_mean_iou(counts: NDArray[np.int64], n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """Counts (S, K, K) → mean IoU of `n_resamples` draws of S specimens with replacement, (n_resamples,).
+
+    The same seed draws the same specimens, so that two models can be compared on each draw.
+    """
     n = len(counts)
     times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
     hits = np.diagonal(counts, axis1=1, axis2=2)
