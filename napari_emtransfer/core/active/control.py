@@ -16,40 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
+from napari_emtransfer.core.active.control_units import (
+    LEVEL,
+    MIN_TILES,
+    NOT_LEARNT,
+    Units,
+    bootstrap_in_words,
+    missed_in_words,
+    tiles_in_words,
+    too_few_in_words,
+)
 from napari_emtransfer.core.active.rounds import ControlFacts, DifferenceFacts, PhaseFacts
-from napari_emtransfer.core.evaluate.bootstrap import MIN_SPECIMENS_FOR_BOOTSTRAP, resampled_mean_iou
+from napari_emtransfer.core.evaluate.bootstrap import resampled_mean_iou
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
 from napari_emtransfer.core.evaluate.report import by_class
 
-LEVEL: Final = 0.95
-MIN_TILES: Final = 3
-"""Fewer say nothing about how much tiles differ."""
 N_RESAMPLES: Final = 2000
-_NOT_LEARNT: Final = "not learnt from; other tiles of the same specimens are."
-
-
-@dataclass(frozen=True, eq=False)
-class _Units:
-    """What was sampled, for an interval: each tile's unit (m,), their number, and what to call them."""
-
-    of_tile: NDArray[np.intp]
-    n: int
-    name: str
-
-    @classmethod
-    def among(cls, specimens: Sequence[str], micrographs: Sequence[str] | None = None) -> _Units:
-        """Specimens where there are five, else micrographs (where they are told apart), else tiles."""
-        for name, labels in (("specimens", specimens), ("micrographs", micrographs)):
-            names, place = np.unique(np.asarray(labels if labels is not None else [], np.str_), return_inverse=True)
-            if len(names) >= MIN_SPECIMENS_FOR_BOOTSTRAP:
-                return cls(place, len(names), name)
-        return cls(np.arange(len(specimens)), len(specimens), "tiles")
-
-    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values (m, …) → sums over the units (n, …)."""
-        totals = np.zeros((self.n, *values.shape[1:]))
-        np.add.at(totals, self.of_tile, values)
-        return totals
 
 
 def control_iou(
@@ -84,7 +66,7 @@ def control_iou(
         iou=by_class(class_names, total.iou()),
         n_tiles=len(confusions),
         n_specimens=len(set(specimens)),
-        ground=f"{_tiles(len(confusions))}, {_NOT_LEARNT}{_missed(n_missing)} {how}",
+        ground=f"{tiles_in_words(len(confusions))}, {NOT_LEARNT}{missed_in_words(n_missing)} {how}",
     )
 
 
@@ -108,7 +90,7 @@ def chosen_against_random(
         return None
     difference = _mean_iou(chosen) - _mean_iou(random)
     low, high, how = _difference_interval(chosen, random, specimens, difference, seed)
-    ground = f"Both measured on the same {_tiles(len(chosen))}. {how}"
+    ground = f"Both measured on the same {tiles_in_words(len(chosen))}. {how}"
     return DifferenceFacts(difference=difference, low=low, high=high, n_tiles=len(chosen), ground=ground)
 
 
@@ -157,68 +139,83 @@ def phase_fractions(
     weights = np.ones(len(predicted)) if areas is None else np.asarray(areas, np.float64)
     complete = not np.isnan(predicted).any()
     errors = (np.asarray(truth, np.float64) - without) if complete else np.asarray(truth, np.float64)
-    units = _Units.among([specimens[i] for i in controls], [micrographs[i] for i in controls])
-    fraction, variance = _mean_and_variance(errors, weights[controls], units)
-    freedom = np.full(len(fraction), float(units.n - 1))
-    if complete:
-        everywhere = _units_like(units.name, specimens, micrographs)
-        mean, spread = _mean_and_variance(np.asarray(predicted, np.float64), weights, everywhere)
-        freedom = _welch((variance, units.n - 1), (spread, everywhere.n - 1))
-        fraction, variance = fraction + mean, variance + spread
-    half = _half_width(variance, freedom) if len(controls) >= MIN_TILES else None
-    return PhaseEstimate(_phases(class_names, fraction, half), _phase_ground(len(controls), complete, half, units))
+    units = Units.among(specimens, micrographs, controls)
+    corrected = _Mean.of(errors, weights[controls], units, controls)
+    known = [_Mean.of(np.asarray(predicted, np.float64), weights, units), corrected] if complete else [corrected]
+    fraction = np.sum([part.value for part in known], axis=0)
+    half = from_errors = np.full(len(fraction), np.nan)
+    if len(controls) >= MIN_TILES:
+        # Errors that a unit has in common are in both means and cancel: influences are added before they are squared.
+        variance = (np.sum([part.influence for part in known], axis=0) ** 2).sum(axis=0)
+        half = stdtrit(_freedom(known), 0.5 + LEVEL / 2) * np.sqrt(variance)
+        rest = known[0].variance if complete else np.zeros_like(variance)
+        from_errors = 1 - np.minimum(1, np.divide(rest, variance, out=np.zeros_like(rest), where=variance > 0))
+    ground = _phase_ground(len(controls), complete, corrected.n, units)
+    return PhaseEstimate(_phases(class_names, fraction, half, from_errors), ground)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mean:
+    """A weighted mean of tiles (K,), and what each unit adds to its error (units, K): squared and summed, its variance.
+
+    It is a ratio of sums, linearised (Cochran, Sampling Techniques, 1977, section 6); `n` units have tiles in it.
+    """
+
+    value: NDArray[np.float64]
+    influence: NDArray[np.float64]
+    n: int
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        units: Units,
+        tiles: NDArray[np.intp] | None = None,
+    ) -> _Mean:
+        value = weights @ values / weights.sum()
+        n = len(np.unique(units.of_tile if tiles is None else units.of_tile[tiles]))
+        small = math.sqrt(n / max(n - 1, 1))
+        return cls(value, small * units.sums(weights[:, None] * (values - value) / weights.sum(), tiles), n)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """(K,) Of the mean."""
+        return np.asarray((self.influence**2).sum(axis=0))
+
+
+def _freedom(parts: Sequence[_Mean]) -> NDArray[np.float64]:
+    """Degrees of freedom (K,) of a sum of means, each with its own (Welch 1947, Satterthwaite 1946)."""
+    variances = np.array([part.variance for part in parts])
+    own = np.array([max(part.n - 1, 1) for part in parts], np.float64)[:, None]
+    squares = (variances**2 / own).sum(axis=0)
+    return np.divide(variances.sum(axis=0) ** 2, squares, out=np.full(len(squares), own.min()), where=squares > 0)
 
 
 def _phases(
-    class_names: Sequence[str], fraction: NDArray[np.float64], half: NDArray[np.float64] | None
+    class_names: Sequence[str],
+    fraction: NDArray[np.float64],
+    half: NDArray[np.float64],
+    from_errors: NDArray[np.float64],
 ) -> dict[str, PhaseFacts]:
-    centre = np.clip(fraction, 0, 1)
-    if half is None:
-        return {name: PhaseFacts(fraction=value) for name, value in zip(class_names, centre.tolist(), strict=True)}
-    low, high = np.clip(fraction - half, 0, 1), np.clip(fraction + half, 0, 1)
-    bounds = zip(class_names, centre.tolist(), low.tolist(), high.tolist(), strict=True)
-    return {name: PhaseFacts(fraction=value, low=lo, high=hi) for name, value, lo, hi in bounds}
+    phases = {}
+    for name, centre, width, share in zip(
+        class_names, fraction.tolist(), half.tolist(), from_errors.tolist(), strict=True
+    ):
+        known = {} if math.isnan(width) else {"half_width": width, "from_errors": share}
+        low, middle, high = (min(1.0, max(0.0, value)) for value in (centre - width, centre, centre + width))
+        phases[name] = PhaseFacts(fraction=middle, **known, **({"low": low, "high": high} if known else {}))
+    return phases
 
 
-def _phase_ground(n: int, complete: bool, half: NDArray[np.float64] | None, units: _Units) -> str:
+def _phase_ground(n: int, complete: bool, n_units: int, units: Units) -> str:
     what = (
-        f"Predicted on all tiles, put right by the error on {_tiles(n)}."
+        f"Predicted on all tiles, put right by the error on {tiles_in_words(n)}."
         if complete
-        else f"Labels of {_tiles(n)} alone: not all tiles are predicted yet."
+        else f"Labels of {tiles_in_words(n)} alone: not all tiles are predicted yet."
     )
-    return f"{what} " + (_too_few(n) if half is None else f"95 % t-interval over {units.n} {units.name}.")
-
-
-def _units_like(name: str, specimens: Sequence[str], micrographs: Sequence[str]) -> _Units:
-    labels = {"specimens": specimens, "micrographs": micrographs}.get(name)
-    if labels is None:
-        return _Units(np.arange(len(specimens)), len(specimens), name)
-    names, place = np.unique(np.asarray(labels, np.str_), return_inverse=True)
-    return _Units(place, len(names), name)
-
-
-def _mean_and_variance(
-    values: NDArray[np.float64], weights: NDArray[np.float64], units: _Units
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted mean of (m, K) and its variance over units, both (K,): a ratio of sums, linearised (Cochran 1977)."""
-    mean = weights @ values / weights.sum()
-    shares = units.sums(weights[:, None] * (values - mean) / weights.sum())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return mean, units.n / np.float64(units.n - 1) * (shares**2).sum(axis=0)
-
-
-def _welch(*parts: tuple[NDArray[np.float64], int]) -> NDArray[np.float64]:
-    """Degrees of freedom of a sum of variances (K,), each with its own."""
-    total = sum(variance for variance, _ in parts)
-    squares = sum(variance**2 / max(freedom, 1) for variance, freedom in parts)
-    least = min(freedom for _, freedom in parts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.asarray(squares) > 0, np.asarray(total) ** 2 / squares, least)
-
-
-def _half_width(variance: NDArray[np.float64], freedom: NDArray[np.float64]) -> NDArray[np.float64]:
-    width: NDArray[np.float64] = stdtrit(freedom, 0.5 + LEVEL / 2) * np.sqrt(variance)
-    return width
+    how = f"95 % t-interval over {n_units} {units.name}." if n >= MIN_TILES else too_few_in_words(n)
+    return f"{what} {how}"
 
 
 # --- intervals of IoU
@@ -229,11 +226,11 @@ def _iou_interval(
 ) -> tuple[float | None, float | None, str]:
     n = len(confusions)
     if n < MIN_TILES:
-        return None, None, _too_few(n)
-    units = _Units.among(specimens)
+        return None, None, too_few_in_words(n)
+    units = Units.among(specimens)
     draws = _draws(units, confusions, seed)
     low, high = np.nanpercentile(draws, _percentiles(units.n))
-    return float(low), float(high), _bootstrap_words(units)
+    return float(low), float(high), bootstrap_in_words(units)
 
 
 def _difference_interval(
@@ -241,15 +238,15 @@ def _difference_interval(
 ) -> tuple[float | None, float | None, str]:
     n = len(chosen)
     if n < MIN_TILES or math.isnan(difference):
-        return None, None, _too_few(n)
-    units = _Units.among(specimens)
+        return None, None, too_few_in_words(n)
+    units = Units.among(specimens)
     # The same seed draws the same units for both: the comparison is paired.
     gains = _draws(units, chosen, seed) - _draws(units, random, seed)
     low, high = np.nanpercentile(gains, _percentiles(units.n))
-    return float(low), float(high), _bootstrap_words(units)
+    return float(low), float(high), bootstrap_in_words(units)
 
 
-def _draws(units: _Units, confusions: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+def _draws(units: Units, confusions: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     """Mean IoU of resamples of the units, from confusions (m, K, K) of tiles."""
     return resampled_mean_iou(units.sums(confusions.astype(np.float64)).astype(np.int64), N_RESAMPLES, seed)
 
@@ -266,27 +263,3 @@ def _percentiles(n: int) -> tuple[float, float]:
 
 def _mean_iou(confusions: NDArray[np.int64]) -> float:
     return ConfusionMatrix(confusions.sum(axis=0)).mean_iou()
-
-
-# --- words
-
-
-def _tiles(n: int) -> str:
-    return f"{n} random tile" + ("s" if n != 1 else "")
-
-
-def _missed(n: int) -> str:
-    if not n:
-        return ""
-    return (
-        f" {n} more {'was' if n == 1 else 'were'} skipped or put off: if for being difficult, the figure is too good."
-    )
-
-
-def _too_few(n: int) -> str:
-    return f"No interval from {_tiles(n)}: it takes {MIN_TILES}."
-
-
-def _bootstrap_words(units: _Units) -> str:
-    what = f"95 % interval: bootstrap over {units.n} {units.name}"
-    return f"{what}." if units.name == "specimens" else f"{what}, so for these specimens, not for new ones."

@@ -26,11 +26,17 @@ class ControlFacts(_Facts):
 
 
 class PhaseFacts(_Facts):
-    """Area fraction of one class, 0..1, with its 95 % interval; None where there are too few control tiles for one."""
+    """Area fraction of one class, 0..1, with its 95 % interval; None where there are too few control tiles for one.
+
+    `half_width` is that of the interval before it was cut to 0..1; `from_errors` the share of its variance that comes
+    from the model's errors and that more labels would reduce. The rest is how much tiles or specimens differ.
+    """
 
     fraction: float
     low: float | None = None
     high: float | None = None
+    half_width: float | None = None
+    from_errors: float | None = None
 
 
 class DifferenceFacts(_Facts):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from napari_emtransfer.core.active.rounds import RoundFacts
+from napari_emtransfer.core.active.rounds import PhaseFacts, RoundFacts
+from napari_emtransfer.core.active.slope import TEN_MINUTES, slope
 
 Criterion = Literal["stability", "slope", "target"]
-TEN_MINUTES: Final = 600.0
+BEYOND_LABELS: Final = "it takes more micrographs, because they differ"
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,26 @@ def advise(rounds: Sequence[RoundFacts], settings: StopSettings | None = None) -
     are stable, the gain before stability: a model can be stable and wrong.
     """
     settings = settings or StopSettings()
-    target, slope, stability = _target(rounds, settings), _slope(rounds, settings), _stability(rounds, settings)
-    evidence = (target, slope, stability)
+    target, gain, stability = _target(rounds, settings), _slope(rounds, settings), _stability(rounds, settings)
+    evidence = (target, gain, stability)
     if settings.target_half_width is not None:
         if target.met:
             return StopAdvice(True, "target", f"Labelling can stop: {target.sentence}", evidence)
-        return StopAdvice(False, None, _not_there_yet(target, slope, stability), evidence)
-    for state in (slope, stability):
+        return StopAdvice(False, None, _not_there_yet(target, gain, stability), evidence)
+    for state in (gain, stability):
         if state.met:
             return StopAdvice(True, state.criterion, f"Labelling can stop: {state.sentence}", evidence)
-    judged = next((s for s in (slope, stability) if s.met is not None), None)
+    judged = next((s for s in (gain, stability) if s.met is not None), None)
     if judged is None:
-        return StopAdvice(False, None, f"Not to be judged yet: {slope.sentence}", evidence)
+        return StopAdvice(False, None, f"Not to be judged yet: {gain.sentence}", evidence)
     return StopAdvice(False, None, f"Go on labelling: {judged.sentence}", evidence)
 
 
 def _not_there_yet(target: CriterionState, *others: CriterionState) -> str:
     if target.met is None:
         return f"Not to be judged yet: {target.sentence}"
+    if BEYOND_LABELS in target.sentence:
+        return f"Labelling cannot reach the target: {target.sentence}"
     saturated = next((state for state in others if state.met), None)
     if saturated is None:
         return f"Go on labelling: {target.sentence}"
@@ -176,32 +178,6 @@ def _chain(rounds: Sequence[RoundFacts]) -> list[float]:
 # --- (b) gain per ten minutes
 
 
-class Slope(NamedTuple):
-    """Gain of mean IoU per ten minutes of labelling, with the ends of its 95 % interval; over how many minutes."""
-
-    gain: float
-    low: float
-    high: float
-    minutes: float
-
-
-def slope(seconds: Sequence[float], mean_iou: Sequence[float]) -> Slope:
-    """Regression of mean IoU over labelling time, n >= 3 rounds, whose errors follow a random walk.
-
-    Rounds share nearly all control tiles and labels, so neighbours err alike, and a straight line through the levels
-    would be far too sure. The steps between rounds are independent: the estimate is their total over the time, its
-    error from how unequal they are (generalised least squares of a random walk with drift; Harvey 1989, section 2.3).
-    Where errors are independent after all, the interval is wider than need be.
-    """
-    times, steps = np.diff(np.asarray(seconds, np.float64)), np.diff(np.asarray(mean_iou, np.float64))
-    duration, n = times.sum(), len(steps)
-    rate = steps.sum() / duration
-    variance = ((steps - rate * times) ** 2 / times).sum() / (n - 1)
-    half = stdtrit(n - 1, 0.975) * math.sqrt(variance / duration)
-    gain, width = rate * TEN_MINUTES, half * TEN_MINUTES
-    return Slope(float(gain), float(gain - width), float(gain + width), float(duration / 60))
-
-
 def _slope(rounds: Sequence[RoundFacts], settings: StopSettings) -> CriterionState:
     missing = _too_few_controls(rounds, settings)
     if missing:
@@ -262,27 +238,27 @@ def _target(rounds: Sequence[RoundFacts], settings: StopSettings) -> CriterionSt
     if target is None:
         return CriterionState("target", None, "no target is set for the phase fractions.")
     missing = _too_few_controls(rounds, settings)
-    widths = _half_widths(rounds[-1]) if rounds else {}
-    if missing or not widths:
+    known = {name: p for name, p in rounds[-1].phases.items() if p.half_width is not None} if rounds else {}
+    if missing or not known:
         return CriterionState("target", None, missing or "the phase fractions have no interval yet.", limit=target)
-    name = max(widths, key=lambda n: widths[n])
-    widest = widths[name]
+    name = max(known, key=lambda n: known[n].half_width or 0.0)
+    widest = known[name].half_width or 0.0
     met = widest <= target
+    shown = f"±{_percent(widest)}", f"±{_percent(target)}"
     sentence = (
-        f"every phase fraction is known to ±{_percent(widest)} or better ({name}; the target is ±{_percent(target)})."
+        f"every phase fraction is known to {shown[0]} or better ({name}; the target is {shown[1]})."
         if met
-        else f"the fraction of {name} is known to ±{_percent(widest)}, the target is ±{_percent(target)}."
+        else f"the fraction of {name} is known to {shown[0]}, the target is {shown[1]}{_floor(known[name], target)}."
     )
     return CriterionState("target", met, sentence, widest, target)
 
 
-def _half_widths(facts: RoundFacts) -> dict[str, float]:
-    """Of intervals cut at 0 or 1 the wider side counts."""
-    return {
-        name: max(phase.fraction - phase.low, phase.high - phase.fraction)
-        for name, phase in facts.phases.items()
-        if phase.low is not None and phase.high is not None
-    }
+def _floor(phase: PhaseFacts, target: float) -> str:
+    """What labels cannot change: that what was imaged differs from place to place."""
+    if phase.half_width is None or phase.from_errors is None:
+        return ""
+    floor = phase.half_width * math.sqrt(1 - phase.from_errors)
+    return f"; {BEYOND_LABELS} (±{_percent(floor)} by itself)" if floor > target else ""
 
 
 def _too_few_controls(rounds: Sequence[RoundFacts], settings: StopSettings) -> str:
