@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_emtransfer import __version__
-from napari_emtransfer.cli import compute, diagnose, manage, pretrain, synthesize, weights
+from napari_emtransfer.cli import compute, diagnose, manage, pretrain, rank, simulate, synthesize, weights
 from napari_emtransfer.cli.output import print_fault
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ diagnose.register(app)
 weights.register(app)
 pretrain.register(app)
 synthesize.register(app)
+rank.register(app)
+simulate.register(app)
 
 # click's UsageError, which newer typers carry inside themselves.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]

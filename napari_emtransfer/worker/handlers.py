@@ -13,9 +13,11 @@ from napari_emtransfer.worker.protocol import (
     PredictRequest,
     PretrainRequest,
     PreviewRequest,
+    RankRequest,
     RecipeRequest,
     RecommendRequest,
     Request,
+    SimulateRequest,
     SynthesisPreviewRequest,
     SynthesizeRequest,
     TrainRequest,
@@ -48,6 +50,8 @@ def _result(
     | EvaluateRequest
     | RecommendRequest
     | LiveRequest
+    | RankRequest
+    | SimulateRequest
     | PreviewRequest
     | PretrainRequest
     | RecipeRequest
@@ -76,6 +80,14 @@ def _result(
             from napari_emtransfer.worker.live_handler import update_live
 
             return update_live(request, emit, control)
+        case RankRequest():
+            from napari_emtransfer.worker.rank_handler import rank
+
+            return rank(request, emit, control)
+        case SimulateRequest():
+            from napari_emtransfer.worker.simulate_handler import simulate
+
+            return simulate(request, emit, control)
         case PreviewRequest():
             from napari_emtransfer.worker.preview_handler import preview
 

@@ -17,7 +17,7 @@ from napari_emtransfer.core.errors import ProjectError
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RegionPredicted, RunStarted
 from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.feature_cache import FeatureCache
-from napari_emtransfer.core.nn.features import FeatureSource, FrozenNetwork, Part
+from napari_emtransfer.core.nn.features import FeatureSource
 from napari_emtransfer.core.nn.live import LiveHead
 from napari_emtransfer.worker.clock import Clock
 from napari_emtransfer.worker.control import Cancelled, Emit, RunControl
@@ -28,9 +28,6 @@ from napari_emtransfer.worker.protocol import LIVE_RUN, LiveRequest
 
 FEATURES_FOLDER: Final = "features"
 _NOT_KEPT: Final = "Features are not kept; all else works."
-# What the head sees of weights that hold a decoder too: "encoder" or "decoder-maps". On five real sets the maps of the
-# decoder measured better (.552 on other specimens; the encoder's .539, filters alone .541), and they are quicker.
-PRETRAINED_PART: Final[Part] = "decoder-maps"
 
 
 class _Key(NamedTuple):
@@ -41,7 +38,7 @@ class _Key(NamedTuple):
     classes: tuple[str, ...]
     working_nm: float | None
     tile_px: int
-    weights: tuple[str, int, int] | None
+    weights: tuple[tuple[str, int, int], ...]
 
 
 class _Recipe(NamedTuple):
@@ -215,8 +212,5 @@ def _recipe(project: Project, config: LiveConfig) -> _Recipe:
     if config.weights == "none":
         return _Recipe(FeatureSource(), Standardization(), project.settings.working_pixel_size_nm)
     frozen = load_frozen(project, config.weights, config.encoder)
-    # A decoder that pretrained weights do not hold, or not for this architecture, is at random.
-    pretrained: Part = "encoder" if "decoder" in frozen.model.new_parts else PRETRAINED_PART
-    part: Part = "decoder" if frozen.of_run else pretrained
-    network = FrozenNetwork(frozen.model, part, devices.resolve_device(config.compute.device))
+    (network,) = frozen.networks(devices.resolve_device(config.compute.device))
     return _Recipe(FeatureSource(network), frozen.standardization, frozen.working_nm)

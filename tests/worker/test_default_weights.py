@@ -23,7 +23,7 @@ from napari_emtransfer.core.nn.trainer import initial_model
 from napari_emtransfer.core.nn.weights import initialise
 from napari_emtransfer.core.recommend import recommend as follow_rules
 from napari_emtransfer.session.idle_settings import idle_settings
-from napari_emtransfer.worker import live_handler
+from napari_emtransfer.worker import frozen, live_handler
 from napari_emtransfer.worker.handlers import RunControl, handle
 from napari_emtransfer.worker.protocol import LiveRequest, RecommendRequest, TrainRequest
 from napari_emtransfer.worker.provenance import provenance_of
@@ -255,7 +255,7 @@ def maps_of_live(root, weights):
 
 def test_the_live_head_stands_on_the_part_that_was_chosen(root, ours, monkeypatch):
     assert maps_of_live(root, "ours") == 1
-    monkeypatch.setattr(live_handler, "PRETRAINED_PART", "encoder")
+    monkeypatch.setattr(frozen, "PRETRAINED_PART", "encoder")
     assert maps_of_live(root, "ours") > 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -20,6 +20,12 @@ from napari_emtransfer.core.nn.model import SegmentationModel
 from napari_emtransfer.core.nn.normalization import adapt
 
 Part = Literal["encoder", "decoder", "decoder-maps"]
+# What the maps of a part depend on.
+_USED: Final[Mapping[Part, tuple[str, ...]]] = {
+    "encoder": ("encoder.",),
+    "decoder-maps": ("encoder.", "decoder."),
+    "decoder": ("encoder.", "decoder.", "segmentation_head."),
+}
 
 # Of the encoder only maps of at most 8 px per step: the deeper ones mix what lies further apart than a stroke is long.
 _COARSEST_PX: Final = 8
@@ -48,7 +54,7 @@ class FrozenNetwork:
 
     def __init__(self, model: SegmentationModel, part: Part, device: torch.device) -> None:
         self.part: Part = part
-        self.fingerprint = fingerprint(model)
+        self.fingerprint = fingerprint(model, _USED[part])
         self._device = device
         self._stride = max(model.stride, filters.ALIGNMENT_PX)
         self._model = devices.moved(fused_for_inference(model), device)
@@ -123,12 +129,13 @@ def adapted(model: SegmentationModel, views: Sequence[View]) -> SegmentationMode
     return model
 
 
-def fingerprint(model: SegmentationModel) -> str:
-    """Hash of all weights and norm statistics."""
+def fingerprint(model: SegmentationModel, parts: tuple[str, ...] = _USED["decoder"]) -> str:
+    """Hash of all weights and norm statistics of these parts: others, such as a new head, may be at random."""
     digest = hashlib.sha256(model.config.model_dump_json().encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        if name.startswith(parts):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
 
 

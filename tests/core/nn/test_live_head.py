@@ -149,6 +149,20 @@ def test_adapting_changes_the_norms_and_with_them_the_fingerprint():
     assert fingerprint(adapted(build_model(TINY), views)) == after
 
 
+def test_a_head_at_random_is_no_part_of_the_fingerprint_of_what_lies_before_it():
+    torch.manual_seed(0)
+    model = build_model(TINY)
+    before = {part: FrozenNetwork(model, part, CPU).fingerprint for part in ("encoder", "decoder-maps", "decoder")}
+    with torch.no_grad():
+        for parameter in model.segmentation_head.parameters():
+            parameter.add_(1)
+    after = {part: FrozenNetwork(model, part, CPU).fingerprint for part in before}
+    assert {part for part in before if before[part] != after[part]} == {"decoder"}
+    with torch.no_grad():
+        next(model.encoder.parameters()).add_(1)
+    assert not set(after.values()) & {FrozenNetwork(model, part, CPU).fingerprint for part in before}
+
+
 def test_relative_features_are_standardised_over_the_micrograph_and_come_second():
     source = FeatureSource()
     view, _ = synthetic(0)
