@@ -23,7 +23,8 @@ from napari_emtransfer.core.nn.live import LabelledPixels
 
 # Random rectified features of the standardised ones: what a line through feature space cannot tell apart.
 _N_HIDDEN: Final = 200
-_RIDGE: Final = 1e-2
+# Of the mean of the Gram matrix's diagonal, for one tile; the more tiles, the less a head has to be held back.
+_RIDGE: Final = 0.3
 _SCALES: Final = tuple(float(s) for s in np.geomspace(1, 30, 12))
 # How sure the head may be is seen on tiles that it was not fitted on, in so many parts.
 _N_PARTS: Final = 8
@@ -79,7 +80,8 @@ class PoolHead:
         counts = torch.ones(self.n_tiles) if tiles is None else torch.as_tensor(tiles, dtype=torch.float32)
         gram = torch.einsum("t,tsij->sij", counts, self._grams).double()
         target = torch.einsum("t,tsik->sik", counts, self._targets).double()
-        strength = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-9)
+        diagonal = gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-9)
+        strength = _RIDGE / counts.sum().clamp_min(1) * diagonal
         penalty = strength[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
         return Coefficients(torch.linalg.solve(gram + penalty, target).float())
 
