@@ -30,6 +30,7 @@ ENTROPY_SECONDS: Final = 0.5
 class Canvas(QObject):
     """One micrograph at a time: its pixels, labels, prediction, uncertainty, tiles, and the line of readouts.
 
+    `images` are the micrographs that are ready to be shown.
     `shown_changed(stem)` follows when pixels are really on the canvas; `loading_changed(bool)` while they are read.
     """
 
@@ -43,7 +44,7 @@ class Canvas(QObject):
         self.layers = ViewerLayers(viewer)
         self.tiles = TileLayers(viewer)
         self._text = CanvasText(viewer)
-        self._images = ImageCache(session, bridge)
+        self.images = ImageCache(session, bridge)
         self._generation = 0
         self._shown: CanvasImage | None = None
         self._watcher: StrokeWatcher | None = None
@@ -112,16 +113,16 @@ class Canvas(QObject):
     # ---- the session says
 
     def _on_project(self) -> None:
-        self._images.clear()
+        self.images.clear()
         self._asked.clear()
         if self._session.project is None:
             self._unload()
 
     def _on_micrographs(self) -> None:
         """A pixel size may have been corrected, a micrograph removed."""
-        self._images.keep_only(self._session.records)
+        self.images.keep_only(self._session.records)
         shown = self.shown
-        if shown in {record.stem for record in self._session.records} and self._images.get(str(shown)) is None:
+        if shown in {record.stem for record in self._session.records} and self.images.get(str(shown)) is None:
             self._load(shown)
 
     def _load(self, stem: str | None) -> None:
@@ -130,12 +131,12 @@ class Canvas(QObject):
         if stem is None:
             self._unload()
             return
-        image = self._images.get(stem)
+        image = self.images.get(stem)
         if image is not None:
             self._show(image)
             return
         self.loading_changed.emit(True)
-        self._images.load(
+        self.images.load(
             stem,
             done=lambda image: self._loaded(generation, image),
             failed=lambda message, hint: self._not_loaded(generation, message, hint),
@@ -171,7 +172,7 @@ class Canvas(QObject):
         self._show_tile(session.tile)
         self.layers.activate_annotation()
         self._ask_for_prediction()
-        self._images.prefetch()
+        self.images.prefetch()
         self.shown_changed.emit(stem)
 
     def _unload(self) -> None:
@@ -265,6 +266,11 @@ class Canvas(QObject):
         return Window(y0=int(low[0]), x0=int(low[1]), y1=int(high[0]), x1=int(high[1]))
 
     # ---- inside
+
+    @property
+    def place(self) -> tuple[float, str]:
+        """World units per pixel of what is shown, and which unit that is."""
+        return self._scale, self._units
 
     @property
     def _scale(self) -> float:

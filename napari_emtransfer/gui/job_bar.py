@@ -23,12 +23,12 @@ class JobBar(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.progress, 1)
         layout.addWidget(self.cancel_button)
-        self._started = 0.0
+        self._started, self._before = 0.0, 0
         self.hide()
 
-    def begin(self, text: str, *, can_cancel: bool = True) -> None:
-        """A job begins; the bar is busy until the first step."""
-        self._started = time.monotonic()
+    def begin(self, text: str, *, can_cancel: bool = True, done: int = 0) -> None:
+        """A job begins, with `done` steps behind it already; the bar is busy until the first step."""
+        self._started, self._before = time.monotonic(), done
         self.progress.setRange(0, 0)
         self.progress.setToolTip(text)
         self.progress.setFormat(text)
@@ -37,7 +37,7 @@ class JobBar(QWidget):
 
     def step(self, done: int, total: int) -> None:
         """`done` of `total` equal steps lie behind."""
-        left = (time.monotonic() - self._started) / max(done, 1) * (total - done)
+        left = (time.monotonic() - self._started) / max(done - self._before, 1) * (total - done)
         self.progress.setRange(0, total)
         self.progress.setValue(done)
         self.progress.setFormat(f"{done} of {total} · {clock(left)} left")

@@ -247,6 +247,7 @@ class RunPlots(QWidget):
 
 def add_plot(view: pg.GraphicsLayoutWidget, row: int, title: str) -> pg.PlotItem:
     """A plot without menu and mouse, its axis wide enough for its numbers."""
+    view.setCacheMode(view.CacheModeFlag.CacheNone)  # a kept background stays that of the theme before
     plot = view.addPlot(row=row, col=0)
     plot.setMenuEnabled(False)
     plot.hideButtons()

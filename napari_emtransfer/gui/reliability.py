@@ -27,6 +27,7 @@ class ReliabilityDiagram(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         self.sentence = wrapped_label(name="reliability-sentence")
         self._view = pg.PlotWidget(background=None)
+        self._view.setCacheMode(self._view.CacheModeFlag.CacheNone)  # as in `plots.add_plot`
         self._view.setFixedHeight(HEIGHT_PX)
         self._view.setToolTip(
             "Confidence in the predicted class against how often it was right, on held-out labelled pixels. On the "

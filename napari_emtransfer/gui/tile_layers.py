@@ -1,8 +1,8 @@
-"""The tile grid, and the current tile outlined with the rest of the micrograph dimmed."""
+"""The tile grid, the queued tiles, and the current tile outlined with the rest of the micrograph dimmed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +16,21 @@ from napari_emtransfer.gui.viewer_layers import KEY, place_layer
 if TYPE_CHECKING:
     from napari.components import Camera, ViewerModel
 
-GRID, TILE = "grid", "tile"
+GRID, QUEUE, TILE = "grid", "queue", "tile"
 STATE_COLORS: Final = {"done": "#009E73", "unsure": "#E69F00", "skipped": "#999999"}
 LINE_COLOR: Final = "#FFFFFF"
+CHOSEN_COLOR: Final = "#F0E442"
+CONTROL_COLOR: Final = "#56B4E9"
 MAX_MARKS: Final = 300
 DIM: Final = "#00000073"
+
+
+@dataclass(frozen=True)
+class QueueMark:
+    """A tile that waits in the queue: chosen, or a random control."""
+
+    window: Window
+    is_control: bool
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,14 @@ class _Drawing:
     scale: float
     units: str
 
+    @property
+    def look(self) -> object:
+        """All but where the shapes lie."""
+        return self.types, self.edge_colors, self.edge_widths, self.face_colors
+
 
 class TileLayers:
-    """Two Shapes layers above the others; the annotation below them stays the selected layer, so it is painted on.
+    """Shapes layers above the others; the annotation below them stays the selected layer, so it is painted on.
 
     The layers are changed in place: taking a layer away costs napari a third of a second.
     """
@@ -45,7 +60,8 @@ class TileLayers:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._grid_visible = True
-        self._grid_drawn: object = None
+        self._drawn: dict[str, object] = {}
+        self._looks: dict[str, object] = {}
 
     def find(self, role: str) -> Any:
         """The layer with this role, or None."""
@@ -56,9 +72,8 @@ class TileLayers:
         marked = [tile for tile in grid if states.get((tile.row, tile.column)) in STATE_COLORS][:MAX_MARKS]
         colors = [STATE_COLORS[states[tile.row, tile.column]] for tile in marked]
         wanted = (_size(grid), grid.n_rows, grid.n_columns, tuple(marked), tuple(colors), scale, units)
-        if wanted == self._grid_drawn and self.find(GRID) is not None:
+        if self._is_drawn(GRID, wanted):
             return
-        self._grid_drawn = wanted
         lines, frames = _lines(grid), [_corners(_inset(tile.window)) for tile in marked]
         drawing = _Drawing(
             [*lines, *frames],
@@ -77,6 +92,9 @@ class TileLayers:
         if tile is None:
             self._hide(TILE)
             return
+        if self._is_drawn(TILE, (tile.window, shape, scale, units)):
+            self._reveal(TILE)
+            return
         around = [_corners(window) for window in _surrounding(tile.window, shape)]
         n = len(around)
         width = max(1.0, max(tile.window.shape) / 256)
@@ -90,6 +108,26 @@ class TileLayers:
             units,
         )
         self._draw(TILE, drawing, name="current tile", opacity=1.0)
+
+    def show_queue(self, marks: Sequence[QueueMark], scale: float, units: str) -> None:
+        """Outline the queued tiles of the micrograph, inside the frames of their states; none hides the layer."""
+        if not marks:
+            self._hide(QUEUE)
+            return
+        if self._is_drawn(QUEUE, (tuple(marks), scale, units)):
+            self._reveal(QUEUE)
+            return
+        n = len(marks)
+        drawing = _Drawing(
+            [_corners(_inset(mark.window, 6)) for mark in marks],
+            ["rectangle"] * n,
+            [CONTROL_COLOR if mark.is_control else CHOSEN_COLOR for mark in marks],
+            [max(2.0, max(mark.window.shape) / 160) for mark in marks],
+            ["transparent"] * n,
+            scale,
+            units,
+        )
+        self._draw(QUEUE, drawing, name="queued tiles", opacity=0.8)
 
     def set_grid_visible(self, visible: bool) -> None:
         """Show or hide the lines between the tiles."""
@@ -105,11 +143,12 @@ class TileLayers:
             return
         place_layer(layer, drawing.scale, drawing.units)
         layer.data = list(zip(drawing.shapes, drawing.types, strict=True))
-        layer.edge_width = drawing.edge_widths
-        layer.edge_color = drawing.edge_colors
-        layer.face_color = drawing.face_colors
-        if not layer.visible:
-            layer.visible = True
+        if self._looks.get(role) != drawing.look:  # napari keeps the look, and takes its time over each change
+            layer.edge_width = drawing.edge_widths
+            layer.edge_color = drawing.edge_colors
+            layer.face_color = drawing.face_colors
+        self._looks[role] = drawing.look
+        self._reveal(role)
 
     def _insert(self, role: str, drawing: _Drawing, look: dict[str, Any]) -> None:
         layer = Shapes(
@@ -123,12 +162,23 @@ class TileLayers:
             metadata={KEY: role},
             **look,
         )
+        self._looks[role] = drawing.look
         selected = self._viewer.layers.selection.active
         tile_layer = self.find(TILE)
         at = self._viewer.layers.index(tile_layer) if tile_layer is not None else len(self._viewer.layers)
         self._viewer.layers.insert(at, layer)
         if selected is not None:
             self._viewer.layers.selection.active = selected
+
+    def _is_drawn(self, role: str, wanted: object) -> bool:
+        """Whether that is drawn already; else it will be."""
+        before, self._drawn[role] = self._drawn.get(role), wanted
+        return before == wanted and self.find(role) is not None
+
+    def _reveal(self, role: str) -> None:
+        layer = self.find(role)
+        if not layer.visible:
+            layer.visible = True
 
     def _hide(self, role: str) -> None:
         layer = self.find(role)

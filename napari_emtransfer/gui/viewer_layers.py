@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 KEY: Final = "emtransfer"
 MICROGRAPH, ENTROPY, PREDICTION, ANNOTATION = "micrograph", "entropy", "prediction", "annotation"
+TILE_MARKS: Final = ("grid", "queue", "tile")
 NAMES: Final = {
     MICROGRAPH: "micrograph",
     ENTROPY: "uncertainty",
@@ -161,7 +162,7 @@ class ViewerLayers:
             for i, layer in enumerate(self._viewer.layers)
             if layer.metadata.get(KEY) in order[order.index(role) + 1 :]
         ]
-        marks = [i for i, layer in enumerate(self._viewer.layers) if layer.metadata.get(KEY) in ("grid", "tile")]
+        marks = [i for i, layer in enumerate(self._viewer.layers) if layer.metadata.get(KEY) in TILE_MARKS]
         return min([*above, *marks], default=len(self._viewer.layers))
 
 
