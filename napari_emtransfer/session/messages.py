@@ -98,9 +98,13 @@ class MicrographsChanged:
 
 @dataclass(frozen=True)
 class QueueWanted:
-    """Read the labelling queue of the project; comes back as `QueueRead`. `serial` counts the readings."""
+    """Read the labelling queue of the project; comes back as `QueueRead`. `serial` counts the readings.
+
+    Advice on stopping is for an interval of a phase fraction of this half width, 0..1.
+    """
 
     serial: int
+    target_half_width: float | None = None
 
 
 @dataclass(frozen=True)

@@ -93,10 +93,7 @@ class QueueController:
         """The queue is looked at: rank the tiles if anything has changed since the last time, or, `again`, anyway."""
         self._context.require_project()
         self._ranking.awake = True
-        if again:
-            self._ranking.want(overtake=True)
-        else:
-            self._ranking.go_on()
+        self._ranking.want(overtake=True) if again else self._ranking.go_on()
 
     def cancel(self) -> None:
         """Leave the queue as it is until another tile is done."""
@@ -202,7 +199,7 @@ class QueueController:
         project = self._context.project
         if project is None or not isinstance(message, QueueWanted):
             return message
-        return read_queue(project, message.serial)
+        return read_queue(project, message)
 
     def apply(self, message: QueueRead | ProposalMade) -> None:
         """The queue as it is on disk, or settings for a training that is due."""
@@ -217,7 +214,7 @@ class QueueController:
 
     def _read(self) -> None:
         self._serial += 1
-        self._context.inbox.put(QueueWanted(self._serial))
+        self._context.inbox.put(QueueWanted(self._serial, self._loop.target_half_width))
 
     def _take(self, message: QueueRead) -> None:
         self._fault = (message.message, message.hint)
