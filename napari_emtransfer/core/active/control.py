@@ -51,7 +51,7 @@ def control_iou(
     specimens
         (m,) Specimen of each tile.
     n_missing
-        Control tiles that were skipped or put off.
+        Control tiles that were skipped, put off or hardly labelled.
     """
     compared = np.flatnonzero(confusions.sum(axis=(1, 2)) > 0).tolist()
     confusions, specimens = confusions[compared], [specimens[i] for i in compared]
