@@ -55,7 +55,7 @@ class TileFeatures:
         self.source = source
         self.cache = cache
         self.working_nm = working_nm
-        self._standardization = standardization
+        self.standardization = standardization
         self._on_fault = on_fault
         self._unopened: set[str] = set()
         self._view: tuple[MicrographRecord, WorkingView] | None = None
@@ -155,26 +155,26 @@ class TileFeatures:
             ]
         )
 
-    @property
-    def embeddings(self) -> NDArray[np.float32]:
-        """(n, E) Where each tile lies among the others: standardised, of length 1; zeros where there are no features.
+    def embeddings(self, among: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """(n, E) Where each tile lies among all, or some (n,), of them: standardised, of length 1; zeros elsewhere.
 
         Without standardising, the few features of largest spread would say it all.
         """
-        if self._embeddings is not None and self._embeddings[0] == len(self._known):
+        if among is None and self._embeddings is not None and self._embeddings[0] == len(self._known):
             return self._embeddings[1]
         rows: NDArray[np.float32] | None = None
-        there = np.zeros(len(self.table), np.bool_)
         for piece, packed in self._sampled_pieces():
             values = packed[:, N_POINTS:].reshape(piece.stop - piece.start, -1)
             if rows is None:
                 rows = np.zeros((len(self.table), values.shape[1]), np.float32)
             rows[piece.start : piece.stop] = values
-            there[piece.start : piece.stop] = True
         if rows is None:
             return np.zeros((len(self.table), 1), np.float32)
+        there = self.sampled if among is None else self.sampled & among
         rows[there] = _standardised(rows[there])
-        self._embeddings = len(self._known), rows
+        rows[~there] = 0
+        if among is None:
+            self._embeddings = len(self._known), rows
         return rows
 
     def kept(self, tiles: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -233,7 +233,7 @@ class TileFeatures:
         record = self.table.records[number]
         try:
             if self._view is None or self._view[0] != record:
-                view = working_view(open_for(project, record.stem), self._standardization, self.working_nm)
+                view = working_view(open_for(project, record.stem), self.standardization, self.working_nm)
                 self._view = record, view
             found = work(self._view[1])
         except StorageError:
@@ -256,7 +256,7 @@ class TileFeatures:
         record = self.table.records[number]
         return feature_key(
             source=self.source.fingerprint,
-            standardization=self._standardization.model_dump(),
+            standardization=self.standardization.model_dump(),
             bar=record.info_bar and record.info_bar.model_dump(),
             checksum=record.checksum,
             frame=record.frame,

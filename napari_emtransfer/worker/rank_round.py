@@ -26,7 +26,7 @@ from napari_emtransfer.worker.rank_state import Labelled, RankState, head_key
 
 # Heads that must agree, each fitted on tiles drawn with replacement.
 N_MEMBERS: Final = 4
-_NEIGHBOURS: Final = 1
+NEIGHBOURS: Final = 1
 
 
 @dataclass
@@ -93,12 +93,14 @@ class RankingRound:
         self.clock.lap("fit")
         scores = state.scores(model, self.project)
         labels = {entry.tile: entry.labels.lattice for entry in labelled}
-        fresh = score(scores, state.features, head, members, labels, self.control.should_stop, self._tell("scores"))
+        everywhere = np.ones(len(state.table), np.bool_)
+        stop, tell = self.control.should_stop, self._tell("scores")
+        fresh = score(scores, everywhere, state.features, head, members, labels, stop, tell)
         self._stop_if_asked()
         self._add_novelty(scores, np.array(list(learnt)))
         self.clock.lap("score")
         if not self.project.read_only and fresh.any():
-            self.project.active.write_scores(scores.rows(state.table, fresh, state.features.embeddings))
+            self.project.active.write_scores(scores.rows(state.table, fresh, state.features.embeddings()))
         self.clock.lap("write")
         return head, scores
 
@@ -108,9 +110,9 @@ class RankingRound:
 
     def _add_novelty(self, scores: Scores, learnt: NDArray[np.intp]) -> None:
         there = self.state.features.sampled
-        embeddings = self.state.features.embeddings
+        embeddings = self.state.features.embeddings()
         known = embeddings[learnt[there[learnt]]]
-        scores.novelty[there] = out_of_distribution(embeddings[there], known, _NEIGHBOURS)
+        scores.novelty[there] = out_of_distribution(embeddings[there], known, NEIGHBOURS)
 
     # ---- queue
 
@@ -120,7 +122,7 @@ class RankingRound:
         features = self.state.features
         used = np.zeros(len(self.state.table), np.bool_)
         used[list(learnt)] = True
-        pool = pool_of(progress, scores, features.sampled, features.embeddings, used)
+        pool = pool_of(progress, scores, features.sampled, features.embeddings(), used)
         names = self.project.schema.names
         return propose(progress, pool, scores, self.request.config, names, query_round)
 

@@ -78,6 +78,7 @@ class Scores:
 
 def score(
     scores: Scores,
+    wanted: NDArray[np.bool_],
     features: TileFeatures,
     head: PoolHead,
     members: Sequence[Coefficients],
@@ -85,7 +86,7 @@ def score(
     should_stop: Callable[[], bool],
     on_progress: Callable[[int, int], None],
 ) -> NDArray[np.bool_]:
-    """Ask a committee about all tiles that have features and no scores yet; returns which these were, (n,).
+    """Ask a committee about those `wanted` (n,) that have features and no scores yet; returns which these were, (n,).
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def score(
     on_progress
         Told the tiles done and those in all.
     """
-    wanted = features.sampled & ~scores.scored
+    wanted = wanted & features.sampled & ~scores.scored
     n_done, n_all = 0, int(wanted.sum())
     for tiles, values in features.blocks(wanted, _BLOCK):
         if should_stop():

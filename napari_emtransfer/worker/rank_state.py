@@ -124,7 +124,7 @@ class RankState:
         cache, number = self.features.cache, int(self.table.micrographs[entry.tile])
         packed = cache.find(key)
         if packed is None:
-            native = targets_of(project, self._tile(entry.tile), self.n_classes)
+            native = self._native_targets(project, entry.tile)
             made = self.features.reading(project, number, lambda view: self._packed_pixels(view, entry.tile, native))
             if made is None:
                 return None
@@ -160,9 +160,14 @@ class RankState:
         counts = np.bincount(targets.ravel(), minlength=self.n_classes)[: self.n_classes]
         return TileLabels(targets[y, x], counts)
 
-    def _tile(self, tile: int) -> Tile:
+    def working_targets(self, project: Project, tile: int) -> NDArray[np.uint8]:
+        """Targets (h, w) of the working pixels of a tile, as its labels are now."""
+        return self._working_targets(tile, self._native_targets(project, tile))
+
+    def _native_targets(self, project: Project, tile: int) -> NDArray[np.uint8]:
         table = self.table
-        return table.grids[int(table.micrographs[tile])].tile(int(table.rows[tile]), int(table.columns[tile]))
+        grid = table.grids[int(table.micrographs[tile])]
+        return targets_of(project, grid.tile(int(table.rows[tile]), int(table.columns[tile])), self.n_classes)
 
 
 def head_key(source: str, parts: Sequence[Labelled], table: TileTable, n_classes: int, seed: int) -> str:
