@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from napari_emtransfer.session.training import TrainingController
 
 LOOP_KEY: Final = ("", 0)
+N_AHEAD: Final = 2
+"""Annotations of so many tiles to come are read before they are needed."""
 
 
 class QueueController:
@@ -109,11 +111,11 @@ class QueueController:
         return self.next()
 
     def skip(self, number: int | None = None) -> Tile | None:
-        """Leave the tile of an entry (None: that is shown) out for good; if it is shown, go to the next one."""
+        """Leave the tile of an entry (None: that is shown) out for good; if it is shown, go on."""
         return self._lay_aside(number, self._labelling.mark_skipped)
 
     def defer(self, number: int | None = None) -> Tile | None:
-        """Put the tile of an entry (None: that is shown) behind all others; if it is shown, go to the next one."""
+        """Put the tile of an entry (None: that is shown) behind all others; if it is shown, go on."""
         return self._lay_aside(number, self._labelling.mark_unsure)
 
     def go(self, number: int) -> Tile:
@@ -150,7 +152,7 @@ class QueueController:
     def proposed(self) -> Tile | None:
         """The tile that comes next by the queue, which is ranked once that tile is shown."""
         self._ranking.awake = True
-        return self._memory.next_tile(self._labelling.tile)
+        return next(iter(self._memory.coming(self._labelling.tile)), None)
 
     def looked(self) -> None:
         """Another tile is shown, or none: its clock starts, that of the one before stops."""
@@ -168,7 +170,7 @@ class QueueController:
         self._visits.end(tile, state)
         if state == "done":
             self._finetuning.check()
-        if state == "done" or self._memory.next_tile(tile) is None:
+        if state == "done" or not self._memory.coming(tile):
             self._ranking.want()
         self._prefetch()
         self._tell()
@@ -238,8 +240,7 @@ class QueueController:
         return tile
 
     def _prefetch(self) -> None:
-        tile = self._memory.next_tile(self._labelling.tile)
-        if tile is not None:
+        for tile in self._memory.coming(self._labelling.tile)[:N_AHEAD]:
             self._labelling.prefetch(tile.micrograph)
 
     # ---- inside: settings and state
@@ -254,8 +255,7 @@ class QueueController:
         return self._visits.quiet_seconds >= QUIET_SECONDS and not self._training.state.is_active
 
     def _training_started(self, n_done: int) -> None:
-        if self._context.project is not None:
-            self._set_loop(finetuned_at=n_done)
+        self._set_loop(finetuned_at=n_done)
 
     def _not_started(self, message: str, hint: str) -> None:
         self._fault = (message, hint)

@@ -73,10 +73,10 @@ class QueueMemory:
         passed = {number: place for place, number in enumerate(self._passed, start=1)}
         return sorted(found, key=lambda entry: (entry.state == "deferred", passed.get(entry.number, 0)))
 
-    def next_tile(self, current: Tile | None) -> Tile | None:
-        """The tile of the first waiting entry that is not the current one's."""
+    def coming(self, current: Tile | None) -> list[Tile]:
+        """The tiles of waiting entries but for the current one, in the order in which they come."""
         tiles = (self.tile(entry) for entry in self.open_entries() if entry.state == "waiting")
-        return next((tile for tile in tiles if tile is not None and tile != current), None)
+        return [tile for tile in tiles if tile is not None and tile != current]
 
     def _is_open(self, entry: QueueEntry) -> bool:
         tile = self.tile(entry)

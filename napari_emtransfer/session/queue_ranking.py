@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 KEY: Final = "rank"
 SLICE_SECONDS: Final = 2.0
-"""Longest time for which features of new tiles are computed before the engine is free for others."""
+WORKING_SLICE_SECONDS: Final = 0.5
+"""For so long features of new tiles are computed before the engine is free for others: at most, and while somebody
+works, whose next stroke waits for that."""
 QUIET_SECONDS: Final = 1.0
 """Tiles that are left are scored while nobody has painted for so long: a stroke is answered within a second."""
 SCORED: Final = "tiles"
@@ -33,8 +35,8 @@ class Ranking:
     ----------
     config
         What to ask for.
-    may_go_on
-        Whether there is time for tiles that have no score yet.
+    has_time
+        Whether nobody needs the engine soon.
     on_answer, on_change
         Told of an answer, and of everything that can be seen.
     """
@@ -45,12 +47,12 @@ class Ranking:
         engine: EngineController,
         labelling: LabellingController,
         config: Callable[[], RankConfig],
-        may_go_on: Callable[[], bool],
+        has_time: Callable[[], bool],
         on_answer: Callable[[], None],
         on_change: Callable[[], None],
     ) -> None:
         self._context, self._engine, self._labelling = context, engine, labelling
-        self._config, self._may_go_on, self._on_answer, self._on_change = config, may_go_on, on_answer, on_change
+        self._config, self._has_time, self._on_answer, self._on_change = config, has_time, on_answer, on_change
         self._generation = 0
         self.reset()
 
@@ -109,7 +111,7 @@ class Ranking:
 
     def tick(self) -> None:
         """Call about ten times a second: scores what is left while there is time."""
-        if self._left and not self.under_way and self._may_go_on():
+        if self._left and not self.under_way and self._has_time():
             self._send()
 
     # ---- inside
@@ -129,7 +131,7 @@ class Ranking:
             run_id=f"{KEY}-{self._generation}",
             project=self._context.require_project().root,
             first=self._labelling.current,
-            seconds=SLICE_SECONDS,
+            seconds=SLICE_SECONDS if self._has_time() else WORKING_SLICE_SECONDS,
             generation=self._generation,
             config=self._config(),
         )

@@ -7,7 +7,7 @@ from session_helpers import finish, label
 
 from napari_emtransfer.core.config import TrainConfig
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RunFailed, RunFinished, RunStarted
-from napari_emtransfer.session.queue_ranking import QUIET_SECONDS, SLICE_SECONDS
+from napari_emtransfer.session.queue_ranking import QUIET_SECONDS, SLICE_SECONDS, WORKING_SLICE_SECONDS
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_looking_at_the_queue_ranks_once_and_again_only_when_told(ranked, runner
 def test_going_on_by_the_queue_ranks_after_the_tile_is_shown(session, runner, recorder):
     tile = session.queue.next()
     (request,) = asked(runner)
-    assert (request.first, request.seconds) == (tile.micrograph, SLICE_SECONDS)
+    assert (request.first, request.seconds) == (tile.micrograph, WORKING_SLICE_SECONDS)
     assert recorder.names.index("tile_changed") < recorder.names.index("queue_changed")
 
 
@@ -142,6 +142,7 @@ def test_what_is_left_is_scored_slice_by_slice_while_the_user_pauses(session, ru
     hands.now += QUIET_SECONDS
     session.tick()
     assert len(asked(runner)) == 2
+    assert asked(runner)[-1].seconds == SLICE_SECONDS
     answer(session, runner, n_left=4)
     session.queue.count_click()
     session.tick()
