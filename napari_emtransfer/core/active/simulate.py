@@ -1,4 +1,4 @@
-"""Playing the labelling of a set whose labels are known: what would each way to choose tiles have been worth?"""
+"""Playing the labelling of a set whose labels are known, to see what each way to choose tiles would be worth."""
 
 from __future__ import annotations
 
