@@ -80,6 +80,11 @@ class LabelPanel(QWidget):
         if self._bridge.attempt(self._session.labelling.mark_unsure):
             self.next_tile()
 
+    def mark_skipped(self) -> None:
+        """Leave this tile out for good and go on."""
+        if self._bridge.attempt(self._session.labelling.mark_skipped):
+            self.next_tile()
+
     # ---- building
 
     def _lay_out(self) -> None:

@@ -54,6 +54,7 @@ class QueueFindings(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._known: object = None
         self.iou_label = wrapped_label(name="control-iou")
         self.curve = LearningCurve()
         self.difference_label = wrapped_label(name="chosen-against-random")
@@ -70,6 +71,10 @@ class QueueFindings(QWidget):
 
     def set_state(self, state: QueueState, colors: Mapping[str, str]) -> None:
         """Show what is known after the newest ranking; classes in their colours."""
+        known = (state.rounds, state.advice, state.target_half_width, state.finetune_every, state.n_until_finetune)
+        if (known, dict(colors)) == self._known:
+            return
+        self._known = known, dict(colors)
         rounds = [one.facts for one in state.rounds]
         newest = rounds[-1] if rounds else None
         self.iou_label.setText(iou_sentence(newest))

@@ -38,6 +38,7 @@ class QueuePanel(QWidget):
         self._outlines = owner.queue_on_canvas
         self.pictures = TilePictures(owner.session, owner.bridge, owner.canvas.images, self)
         self._tiles: dict[int, Tile] = {}
+        self._colors: dict[str, str] = {}
         self._offered: tuple[str, ...] = ()
         self._drawn: object = None
         self._state_shown = Latest(self._show, self)
@@ -153,7 +154,7 @@ class QueuePanel(QWidget):
     def _connect(self) -> None:
         signals, connect = self._session.signals, self._bridge.connect
         connect(signals.project_changed, self._on_project)
-        connect(signals.schema_changed, lambda: self._show(self._session.queue.state))
+        connect(signals.schema_changed, self._on_schema)
         connect(signals.tile_changed, lambda _tile: self._enable())
         connect(signals.queue_changed, self._on_queue)
         self.list.chosen.connect(self.go)
@@ -171,7 +172,13 @@ class QueuePanel(QWidget):
         self.setEnabled(self._session.project is not None)
         self.pictures.clear()
         self._tiles.clear()
-        self._show(self._session.queue.state)
+        self._on_schema()
+
+    def _on_schema(self) -> None:
+        """Kept here: asking the session for its classes reads the database."""
+        self._colors = {c.name: c.color for c in self._session.schema.classes}
+        if self.isVisible():
+            self._show(self._session.queue.state)
 
     def _on_queue(self, state: QueueState) -> None:
         """What the user waits for at once, a count of scores at most twice a second, nothing while out of sight."""
@@ -222,7 +229,7 @@ class QueuePanel(QWidget):
         """The ways that differ for so many classes and with or without a model, and the one that is in use."""
         from napari_emtransfer.core.active.acquisition import offered  # brings more than a window needs to start
 
-        names = tuple(offered(len(self._session.schema), has_model(state)))
+        names = tuple(offered(len(self._colors), has_model(state)))
         return tuple(dict.fromkeys(("default", *names, state.acquisition)))
 
     def _choose_acquisition(self) -> None:
@@ -231,10 +238,6 @@ class QueuePanel(QWidget):
             self._bridge.attempt(lambda: self._session.queue.set_acquisition(name))
 
     # ---- inside
-
-    @property
-    def _colors(self) -> dict[str, str]:
-        return {c.name: c.color for c in self._session.schema.classes}
 
     @property
     def _current(self) -> int | None:
