@@ -118,8 +118,11 @@ class AutoSaver:
         """Have `write` called once all strokes and states that wait now are on disk: what says that they are, say.
 
         Records are written in the order of their keys' first mention; of one `key` (a micrograph, or "", and a number)
-        only the newest. `write` is called again later when it raises, so it must not fail for good.
+        only the newest. `write` is called again later when it raises, so it must not fail for good. In a project that
+        cannot be written nothing is recorded: it may be looked at, and closed.
         """
+        if self._project.read_only:
+            return
         with self._changed:
             self._note_change()
             self._waiting.records[key] = write

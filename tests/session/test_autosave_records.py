@@ -65,3 +65,12 @@ def test_closing_writes_what_waits(session, written):
     session.labelling.record(("", 0), lambda: written.append("settings"))
     session.close_project()
     assert written == ["settings"]
+
+
+def test_a_project_that_cannot_be_written_is_looked_at_and_closed(session, written, monkeypatch):
+    monkeypatch.setattr(session.project._database, "read_only", "the disk is read-only")
+    session.labelling.record(("m0", 1), lambda: written.append("entry"))
+    session.queue.set_target(0.1)
+    session.close_project()
+    assert session.project is None
+    assert not written
