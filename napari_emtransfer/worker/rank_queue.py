@@ -161,7 +161,11 @@ def propose(
     class_names: Sequence[str],
     query_round: int,
 ) -> Proposal:
-    """Choose as many tiles as are asked for, controls among them; what somebody has looked at stays."""
+    """Choose as many tiles as are asked for, controls among them; what somebody has looked at stays.
+
+    `query_round` is the number that entries get. Noise falls with the tiles labelled, not with the rankings: there is
+    one after every tile, and the next one is to go on where this one stood.
+    """
     name = acquisition.resolve(config.acquisition, pool.pool)
     waiting = progress.waiting
     since = queue.since_control(progress.entries)
@@ -170,7 +174,8 @@ def propose(
     controls = progress.next_controls(max(0, n_controls - n_waiting))
     n_kept = sum(entry.shown and not entry.control for entry in waiting)
     n = max(0, config.n_tiles - max(n_controls, n_waiting) - n_kept)
-    chosen = _choices(pool, name, n, controls, config, query_round)
+    n_labelled = int(pool.pool.labelled.sum())
+    chosen = _choices(pool, name, n, controls, config, n_labelled // config.n_tiles)
     table = progress.table
 
     def entries(choices: Sequence[Choice]) -> list[QueueEntry]:

@@ -55,15 +55,22 @@ class RankingRound:
         labels = {entry.tile: entry.labels for entry in labelled}
         progress = Progress.of(project, state.table, labels, state.features.unreadable)
         rounds = project.active.rounds()
-        proposal = self._proposed(progress, scores, learnt, len(rounds))
+        known = self._counted(progress, scores, learnt)
+        last = rounds[-1] if rounds else None
+        repeated = last is not None and _learnt_alike(RoundFacts.model_validate(last.facts), known)
+        number = (last.number if last is not None else 0) + (not repeated)
+        proposal = self._proposed(progress, scores, learnt, number)
         waiting = self._queued(proposal)
         self.clock.lap("queue")
         measurement = None
         if head is not None:
             places = {tile: place for place, tile in enumerate(learnt)}
             measurement = Measurement(state.features, head, places, labels, progress, project.schema.names)
-        facts, stop_set = self._facts(progress, scores, learnt, proposal, rounds, measurement)
-        number = self._remember(facts, stop_set, rounds)
+        facts, stop_set = known.model_copy(update={"acquisition": proposal.acquisition}), None
+        if measurement is not None:
+            facts, stop_set = self._measured(facts, scores, rounds[: len(rounds) - repeated], measurement)
+        if not repeated and not project.read_only:
+            number = project.active.add_round(facts.model_dump(mode="json"), stop_set).number
         self.clock.lap("measure")
         return self._result(waiting, proposal, facts, number)
 
@@ -133,31 +140,25 @@ class RankingRound:
 
     # ---- what is known
 
-    def _facts(
-        self,
-        progress: Progress,
-        scores: Scores,
-        learnt: dict[int, LabelledPixels],
-        proposal: Proposal,
-        rounds: Sequence[QueryRound],
-        measurement: Measurement | None,
-    ) -> tuple[RoundFacts, NDArray[np.uint8] | None]:
+    def _counted(self, progress: Progress, scores: Scores, learnt: dict[int, LabelledPixels]) -> RoundFacts:
+        """What needs no measuring."""
         time = self.project.active.labelling_time()
-        done = [entry for entry in progress.entries if entry.state == "done"]
-        facts = RoundFacts(
+        return RoundFacts(
             n_labelled_tiles=len(learnt),
             n_done=time.n_done,
-            n_control=sum(entry.control for entry in done),
+            n_control=sum(entry.state == "done" and entry.control for entry in progress.entries),
             n_pool=int((~progress.unreadable).sum()),
             n_scored=int(scores.scored.sum()),
-            acquisition=proposal.acquisition,
             model=scores.model,
             seconds_labelling=time.seconds,
         )
-        if measurement is None:
-            return facts, None
+
+    def _measured(
+        self, facts: RoundFacts, scores: Scores, before: Sequence[QueryRound], measurement: Measurement
+    ) -> tuple[RoundFacts, NDArray[np.uint8]]:
+        """The facts with what control tiles say, and the predictions that stability is judged by."""
         stop_set = measurement.stop_set()
-        kappa, since = agreement(self.project, rounds, len(learnt), stop_set)
+        kappa, since = agreement(self.project, before, facts.n_labelled_tiles, stop_set)
         phases = measurement.phases(scores)
         measured = {
             "control": measurement.control_iou(),
@@ -168,15 +169,6 @@ class RankingRound:
             "kappa_since": since,
         }
         return facts.model_copy(update=measured), stop_set
-
-    def _remember(self, facts: RoundFacts, stop_set: NDArray[np.uint8] | None, rounds: Sequence[QueryRound]) -> int:
-        """Keep the facts, if anything was learnt since the last time; the number of the round."""
-        last = rounds[-1] if rounds else None
-        if last is not None and _learnt_alike(RoundFacts.model_validate(last.facts), facts):
-            return last.number
-        if self.project.read_only:
-            return 0 if last is None else last.number
-        return self.project.active.add_round(facts.model_dump(mode="json"), stop_set).number
 
     def _result(
         self, waiting: Sequence[QueueEntry], proposal: Proposal, facts: RoundFacts, number: int

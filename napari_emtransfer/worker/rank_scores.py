@@ -130,6 +130,7 @@ def _score_block(
     scores.entropy[tiles] = tile_scores.mean(entropy, unlabelled)
     scores.margin[tiles] = tile_scores.mean(uncertainty.margin(samples), unlabelled)
     scores.bald[tiles] = tile_scores.mean(knowledge, unlabelled)
-    scores.shares[tiles] = tile_scores.shares(predicted, n_classes, shown)
-    scores.class_entropy[tiles] = tile_scores.by_class(entropy, predicted, n_classes, unlabelled)
+    # Rounded as the project keeps them: whoever reads them draws the same tiles.
+    scores.shares[tiles] = tile_scores.shares(predicted, n_classes, shown).astype(np.float16)
+    scores.class_entropy[tiles] = tile_scores.by_class(entropy, predicted, n_classes, unlabelled).astype(np.float16)
     scores.scored[tiles] = True
