@@ -17,6 +17,7 @@ from napari_emtransfer.gui.loop_bar import LoopBar, TileCount
 from napari_emtransfer.gui.measure_panel import MeasurePanel
 from napari_emtransfer.gui.messages import MessageArea
 from napari_emtransfer.gui.project_panel import ProjectPanel
+from napari_emtransfer.gui.queue_panel import QueuePanel
 from napari_emtransfer.gui.shortcuts import Shortcuts, as_text
 from napari_emtransfer.gui.train_panel import TrainPanel
 from napari_emtransfer.gui.viewer_session import ViewerSession, unwrapped
@@ -47,6 +48,7 @@ class EMTransferDock(QWidget):
         self.project_panel = ProjectPanel(self.owner, viewer)
         self.label_panel = LabelPanel(self.owner)
         self.train_panel = TrainPanel(self.owner)
+        self.queue_panel = QueuePanel(self.owner)
         self.measure_panel = MeasurePanel(self.owner)
         self.help_label = wrapped_label(as_text())
         self.help_label.hide()
@@ -89,6 +91,7 @@ class EMTransferDock(QWidget):
             ("Project", self.project_panel, "Micrographs, specimens and classes."),
             ("Label", self.label_panel, "Paint labels, tile by tile."),
             ("Train", self.train_panel, "Fine-tune, follow the curves, resume runs."),
+            ("Queue", self.queue_panel, "The tiles worth labelling next, and what labelling has brought."),
             ("Measure", self.measure_panel, "IoU, phase fractions, confusion matrix."),
         ):
             self.tabs.setTabToolTip(self.tabs.addTab(_scrolled(panel), title), tip)
@@ -105,6 +108,7 @@ class EMTransferDock(QWidget):
             "N": label.next_tile,
             "D": label.mark_done,
             "U": label.mark_unsure,
+            "S": label.mark_skipped,
             "C": self.canvas.focus_tile,
             "L": self.toggle_live,
             "T": self.train_panel.start,
@@ -129,6 +133,10 @@ class EMTransferDock(QWidget):
         bar.stop_early_requested.connect(training.stop_early)
         bar.cancel_requested.connect(training.cancel)
         bar.kill_requested.connect(training.kill)
+        queue = self.queue_panel
+        queue.skip_requested.connect(self.label_panel.mark_skipped)
+        queue.unsure_requested.connect(self.label_panel.mark_unsure)
+        queue.done_requested.connect(self.label_panel.mark_done)
         self.canvas.annotation_layer_changed.connect(self.shortcuts.set_layer)
         self.shortcuts.set_layer(self.canvas.layers.annotation)
         self.label_panel._set_layer(self.canvas.layers.annotation)
@@ -153,6 +161,7 @@ class EMTransferDock(QWidget):
     def _on_theme(self, _event: object = None) -> None:
         ink = get_theme(self._viewer.theme).text.as_hex()
         self.train_panel.plots.set_ink(ink)
+        self.queue_panel.set_ink(ink)
         self.measure_panel.reliability.set_ink(ink)
 
     def _use_tool(self, mode: str) -> None:

@@ -206,7 +206,7 @@ def row_html(entry: QueueEntry, place: int, colors: Mapping[str, str]) -> str:
         color = colors.get(entry.class_name)
         square = f'<span style="color:{color}">■</span>&nbsp;' if color else ""
         facts.append(f"{square}{escape(entry.class_name)}?")
-    if entry.score is not None:
+    if entry.score:  # 0 where nothing was scored: drawn by chance, or for being typical
         facts.append(f"score&nbsp;{entry.score:.2f}")
     if entry.state == "deferred":
         facts.append("put aside")

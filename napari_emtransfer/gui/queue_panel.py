@@ -9,6 +9,7 @@ from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
+from napari_emtransfer.core.active.acquisition import offered
 from napari_emtransfer.gui.job_bar import JobBar
 from napari_emtransfer.gui.latest import Latest
 from napari_emtransfer.gui.queue_canvas import tiles_of
@@ -220,15 +221,13 @@ class QueuePanel(QWidget):
                 self.acquisition_box.clear()
                 for name in offered:
                     self.acquisition_box.addItem(name, name)
-                    tip = acquisition_text(name, state.resolved)
+                    tip = acquisition_text(name, "")
                     self.acquisition_box.setItemData(self.acquisition_box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
             self.acquisition_box.setCurrentIndex(self.acquisition_box.findData(state.acquisition))
         self.acquisition_label.setText(acquisition_text(state.acquisition, state.resolved))
 
     def _offers(self, state: QueueState) -> tuple[str, ...]:
         """The ways that differ for so many classes and with or without a model, and the one that is in use."""
-        from napari_emtransfer.core.active.acquisition import offered  # brings more than a window needs to start
-
         names = tuple(offered(len(self._colors), has_model(state)))
         return tuple(dict.fromkeys(("default", *names, state.acquisition)))
 

@@ -18,7 +18,7 @@ Facts = Mapping[str, Any]
 ACQUISITIONS: Final[dict[str, str]] = {
     "default": "What measured best: typical tiles until a model has scored them, then uncertain ones of each class.",
     "random": "Any tile that is not labelled yet, all with the same chance.",
-    "foreground-random": "By chance, but only tiles in which more is expected than the commonest class.",
+    "foreground-random": "By chance, two of three from tiles in which more than the commonest class is predicted.",
     "typiclust": "Typical tiles, each of another kind of structure. Needs no model.",
     "entropy": "The tiles that the model is most unsure of (entropy).",
     "margin": "The tiles on which the two likeliest classes are closest to each other (margin).",
@@ -37,9 +37,9 @@ CRITERIA: Final[dict[str, str]] = {
 
 
 def acquisition_text(name: str, resolved: str) -> str:
-    """One sentence on a way to choose tiles; of the default also what it stands for now."""
+    """One sentence on a way to choose tiles, and what it stands for now where that is another one."""
     said = ACQUISITIONS.get(name, "")
-    return f"{said} Now: {resolved}." if name == "default" and resolved else said
+    return f"{said} Now: {resolved}." if resolved not in ("", name) else said
 
 
 def status_text(state: QueueState) -> str:
@@ -70,10 +70,8 @@ def iou_sentence(facts: Facts | None) -> str:
     control = facts.get("control")
     if not control or control.get("mean_iou") is None:
         return missing_controls(facts)
-    interval = interval_of(control)
-    score = f"IoU {iou_text(control['mean_iou'])} {interval_text(interval)}".strip()
-    lacks = "" if interval else " For an interval it takes controls on more specimens."
-    return f"{score} on {_sentence(control.get('ground') or 'random tiles')}{lacks}"
+    score = f"IoU {iou_text(control['mean_iou'])} {interval_text(interval_of(control))}".strip()
+    return f"{score} on {_sentence(control.get('ground') or 'random tiles')}"
 
 
 def missing_controls(facts: Facts | None) -> str:
@@ -132,7 +130,7 @@ def phase_rows(facts: Facts | None, names: tuple[str, ...]) -> list[tuple[str, s
 def phases_sentence(facts: Facts | None) -> str:
     """On what the shares stand; else what is missing."""
     if not (facts or {}).get("phases"):
-        return "Known as soon as a model has scored the tiles."
+        return "Known as soon as a random control is labelled."
     return sentence_case((facts or {}).get("phases_ground") or "")
 
 

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_emtransfer.gui.bridge import Bridge
 from napari_emtransfer.gui.canvas import Canvas
+from napari_emtransfer.gui.queue_canvas import QueueOnCanvas
 from napari_emtransfer.session.session import Session
 from napari_emtransfer.session.state import RunState
 
@@ -35,6 +36,7 @@ class ViewerSession(QObject):
         self.session = session or Session()
         self.bridge = Bridge(lambda message, hint: self.session.signals.failed.emit(message, hint), self)
         self.canvas = Canvas(viewer, self.session, self.bridge, self)
+        self.queue_on_canvas = QueueOnCanvas(viewer, self.session, self.canvas, self.bridge, self)
         self._napari_window = viewer.window
         self._task: UUID | None = None
         self._closed = False
@@ -57,6 +59,7 @@ class ViewerSession(QObject):
         self._closed = True
         with contextlib.suppress(RuntimeError, AttributeError, TypeError):
             QApplication.instance().aboutToQuit.disconnect(self.close)
+        self.queue_on_canvas.close()
         with contextlib.suppress(RuntimeError):  # layers whose window has gone cannot be asked any more
             self.canvas.close()
         with contextlib.suppress(RuntimeError):

@@ -54,7 +54,7 @@ def test_first_minute_from_the_images_that_are_open(window, tmp_path, monkeypatc
     window.wait(lambda: [r.stem for r in window.session.records] == ["grains"], "the micrograph")
     window.shown("grains")
     assert not layer.visible
-    assert [t for t in map(window.dock.tabs.isTabEnabled, range(4)) if t] == [True] * 4
+    assert [t for t in map(window.dock.tabs.isTabEnabled, range(5)) if t] == [True] * 5
     assert recent_projects()[0] == (tmp_path / "new").resolve()
 
 
