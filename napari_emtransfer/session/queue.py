@@ -219,7 +219,7 @@ class QueueController:
         self._context.inbox.put(QueueWanted(self._serial, self._loop.target_half_width))
 
     def _take(self, message: QueueRead) -> None:
-        self._fault = (message.message, message.hint)
+        self._ranking.unread, self._fault = False, (message.message, message.hint)
         if message.message:
             return
         self._latest = message

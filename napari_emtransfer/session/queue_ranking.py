@@ -64,7 +64,7 @@ class Ranking:
         self._n_left: int | None = None
         self._wanted = self._left = False
         self._stale = True
-        self.awake = False
+        self.awake = self.unread = False
         self.n_tiles = self.n_scored = 0
         self.resolved, self.fault = "", ("", "")
 
@@ -75,8 +75,8 @@ class Ranking:
 
     @property
     def phase(self) -> Literal["ready", "ranking", "failed"]:
-        """What can be said of it."""
-        return "ranking" if self.under_way else "failed" if self.fault[0] else "ready"
+        """What can be said of it; an answer counts once it has been read (`unread`)."""
+        return "ranking" if self.under_way or self.unread else "failed" if self.fault[0] else "ready"
 
     # ---- wishes
 
@@ -165,4 +165,5 @@ class Ranking:
         self.resolved = str(result.get("acquisition", ""))
         self._n_left = n_left = int(result.get("n_left", 0))
         self._left = n_left > 0 and (before is None or n_left < before)
+        self.unread = True
         self._on_answer()

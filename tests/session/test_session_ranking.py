@@ -182,6 +182,13 @@ def test_progress_is_told_while_the_engine_works(session, runner):
     assert (state.phase, state.n_scored, state.n_tiles) == ("ranking", 6, 18)
 
 
+def test_it_is_ready_when_its_queue_has_been_read(session, runner, recorder):
+    session.queue.refresh()
+    answer(session, runner)
+    told = [state for (state,) in recorder.of("queue_changed")]
+    assert {len(state.entries) for state in told if state.phase == "ready"} == {4}
+
+
 def test_a_failure_is_a_sentence_and_the_old_queue_goes_on(ranked, runner, recorder):
     waiting = ranked.queue.state.entries
     ranked.queue.refresh(again=True)
