@@ -42,6 +42,11 @@ class QueueOnCanvas(QObject):
         self._visible = visible
         self._draw()
 
+    def expect(self, stem: str) -> None:
+        """A micrograph may be asked for next: read its pixels and labels ahead."""
+        self._canvas.images.prefetch((stem, *self._ahead))
+        self._session.labelling.prefetch(stem)
+
     def close(self) -> None:
         """Count no more clicks."""
         if self._on_press in self._viewer.mouse_drag_callbacks:

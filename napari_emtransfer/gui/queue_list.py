@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from qtpy.QtCore import QModelIndex, QPoint, QRect, QSize, Qt, Signal
+from qtpy.QtCore import QModelIndex, QPoint, QRect, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import (
     QAbstractTextDocumentLayout,
     QColor,
@@ -38,6 +38,7 @@ FRAME: Final = 2
 MOST_ROWS: Final = 60
 """More than anybody labels between two rankings; the rest is said in a line."""
 HEIGHT_PX: Final = 310
+REST_MS: Final = 60
 CONTROL_TIP: Final = (
     "A random control: drawn by chance from all tiles. Only on such tiles can the IoU and the phase fractions be "
     "measured without bias, because the others were chosen for being difficult. Skip it only if it cannot be labelled."
@@ -48,6 +49,8 @@ _ENTRY: Final = Qt.ItemDataRole.UserRole
 class QueueList(QListWidget):
     """A click emits `chosen(number)`; the row of the tile on the canvas is the selected one.
 
+    Where the pointer rests, a click may follow: `expected(number)`.
+
     Parameters
     ----------
     picture
@@ -55,6 +58,7 @@ class QueueList(QListWidget):
     """
 
     chosen = Signal(int)
+    expected = Signal(int)
 
     def __init__(self, picture: Callable[[QueueEntry], QPixmap | None]) -> None:
         super().__init__()
@@ -71,6 +75,12 @@ class QueueList(QListWidget):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setMouseTracking(True)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MS)
+        self._rest.timeout.connect(self._expect)
+        self._under_pointer: int | None = None
+        self.itemEntered.connect(self._entered)
         self.itemClicked.connect(self._choose)
         self.itemActivated.connect(self._choose)
 
@@ -123,6 +133,14 @@ class QueueList(QListWidget):
         if item is not None and number != self._current:
             self.scrollToItem(item)
         self._current = number
+
+    def _entered(self, item: QListWidgetItem) -> None:
+        self._under_pointer = item.data(_ENTRY).number
+        self._rest.start()
+
+    def _expect(self) -> None:
+        if self._under_pointer is not None and self.item_of(self._under_pointer) is not None:
+            self.expected.emit(self._under_pointer)
 
     def _choose(self, item: QListWidgetItem) -> None:
         self.chosen.emit(item.data(_ENTRY).number)

@@ -159,6 +159,7 @@ class QueuePanel(QWidget):
         connect(signals.tile_changed, lambda _tile: self._enable())
         connect(signals.queue_changed, self._on_queue)
         self.list.chosen.connect(self.go)
+        self.list.expected.connect(self._expect)
         self.pictures.ready.connect(self.list.viewport().update)
         self.findings.target_changed.connect(
             lambda value: self._bridge.attempt(lambda: self._session.queue.set_target(value))
@@ -247,11 +248,16 @@ class QueuePanel(QWidget):
         tile = self._tiles.get(entry.number)
         return None if tile is None else self.pictures.get(tile)
 
+    def _expect(self, number: int) -> None:
+        tile = self._tiles.get(number)
+        if tile is not None:
+            self._bridge.attempt(lambda: self._outlines.expect(tile.micrograph))
+
     def _enable(self) -> None:
         for widget in (self.skip_button, self.unsure_button, self.done_button):
             widget.setEnabled(self._session.tile is not None)
 
 
 def has_model(state: QueueState) -> bool:
-    """Whether the newest ranking stood on a model: there were labels to learn from."""
-    return bool(state.rounds and state.rounds[-1].facts.get("model"))
+    """Whether in the newest ranking a model has scored any tile: there were labels to learn from."""
+    return bool(state.rounds and state.rounds[-1].facts.get("n_scored"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 from types import SimpleNamespace
 
@@ -229,11 +230,15 @@ def test_the_queue_is_outlined_on_the_canvas(queued):
         assert ["#" + "".join(f"{round(255 * v):02X}" for v in color[:3]) for color in layer.edge_color] == wanted
 
 
-def test_the_next_micrographs_are_fetched_first(queued):
+def test_the_next_micrographs_are_fetched_first(queued, qtbot):
     images, proposed = queued.canvas.images, queued.queue.state.entries
     assert images._first == tuple(e.stem for e in proposed[:3])
     queued.queue.become(entries=proposed[2:])
     assert images._first[0] == proposed[2].stem
+    away = next(e for e in proposed[5:] if e.stem != images._first[0])
+    QTest.mouseMove(queued.list.viewport(), row(queued, away.number))
+    qtbot.waitUntil(lambda: images._first[0] == away.stem)
+    qtbot.waitUntil(lambda: away.stem in queued.session.labelling._annotations)
 
 
 def test_ways_to_choose_differ_by_classes_and_model(panel):
@@ -243,7 +248,9 @@ def test_ways_to_choose_differ_by_classes_and_model(panel):
         return [box.itemData(i) for i in range(box.count())]
 
     assert offered()[0] == "default"
-    assert "entropy" not in offered(), "there is no model yet"
+    untaught = replace(rounds(("a", "b"), 1)[0], facts={"n_labelled_tiles": 0, "n_scored": 0, "model": "no head"})
+    queue.become(rounds=(untaught,), ranked=True, resolved="typiclust")
+    assert offered() == ["default", "typiclust", "kcenter", "random"], "there is no model yet"
     queue.become(rounds=rounds(panel.session.schema.names), ranked=True, resolved="clasp")
     assert "entropy" in offered()
     assert "margin" not in offered(), "the same as entropy for two classes"
