@@ -108,8 +108,9 @@ class LiveRequest(_Message):
 class RankRequest(_Message):
     """Score every tile that is to be labelled, and queue the best in the project's database (`Project.active`).
 
-    Features that are not cached yet are computed for at most `seconds` (None: all), those of the micrograph `first`
-    before others; the answer says how many tiles are left, and asking again goes on. A newer request overtakes.
+    Features that are not cached yet are computed for at most `seconds` (None: all), and as long, but at least a second,
+    tiles are scored; those of the micrograph `first` before others. The answer says how many tiles are left, and asking
+    again goes on. A newer request overtakes.
     """
 
     kind: Literal["rank"] = "rank"

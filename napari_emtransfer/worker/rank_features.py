@@ -61,6 +61,8 @@ class TileFeatures:
         self._view: tuple[MicrographRecord, WorkingView] | None = None
         self._known: dict[str, Features] = {}
         self._keys: dict[Piece, str] = {}
+        self._pieces: list[Piece] = []
+        self._starts: NDArray[np.intp] = np.zeros(0, np.intp)
         self._embeddings: tuple[int, NDArray[np.float32]] | None = None
         self._table: TileTable | None = None
 
@@ -78,7 +80,9 @@ class TileFeatures:
             return
         self._table = table
         windows = table.working_windows
-        self._keys = {p: self.key(p.micrograph, windows[p.start : p.stop].tolist()) for p in table.pieces()}
+        self._pieces = list(table.pieces())
+        self._starts = np.array([piece.start for piece in self._pieces], np.intp)
+        self._keys = {p: self.key(p.micrograph, windows[p.start : p.stop].tolist()) for p in self._pieces}
         present = set(self._keys.values())
         self._known = {key: values for key, values in self._known.items() if key in present}
         self._embeddings = None
@@ -129,31 +133,11 @@ class TileFeatures:
             else:
                 closed.add(piece.micrograph)
 
-    def blocks(self, tiles: NDArray[np.bool_], size: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
-        """Those of `tiles` (n,) that have features, about `size` at a time: (their places, features (k, P, D))."""
-        places: list[NDArray[np.intp]] = []
-        parts: list[NDArray[np.float16]] = []
-        for piece, packed in self._sampled_pieces():
-            here = np.flatnonzero(tiles[piece.start : piece.stop])
-            if len(here):
-                places.append(here + piece.start)
-                parts.append(packed[here, :N_POINTS])
-            if sum(map(len, places)) >= size:
-                yield np.concatenate(places), np.concatenate(parts)
-                places, parts = [], []
-        if places:
-            yield np.concatenate(places), np.concatenate(parts)
-
     def features(self, tiles: Sequence[int] | NDArray[np.intp]) -> NDArray[np.float16]:
         """Features (k, P, D) of tiles that have some, in this order; at least one."""
-        pieces = list(self._keys)
-        numbers = np.searchsorted([piece.start for piece in pieces], tiles, side="right") - 1
-        return np.stack(
-            [
-                self._known[self._keys[pieces[number]]][tile - pieces[number].start, :N_POINTS]
-                for number, tile in zip(numbers.tolist(), tiles, strict=True)
-            ]
-        )
+        numbers = (np.searchsorted(self._starts, tiles, side="right") - 1).tolist()
+        places = zip(tiles, (self._pieces[number] for number in numbers), strict=True)
+        return np.stack([self._known[self._keys[piece]][tile - piece.start, :N_POINTS] for tile, piece in places])
 
     def embeddings(self, among: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """(n, E) Where each tile lies among all, or some (n,), of them: standardised, of length 1; zeros elsewhere.

@@ -66,8 +66,8 @@ def rank(request: RankRequest, emit: Emit, control: RunControl) -> dict[str, Any
 
     Only what changed since the last request is read and computed. Returns `tiles` (what waits to be labelled, in this
     order), `acquisition` (what was used), `n_tiles` (of real micrographs that can be opened), `n_scored` (of these,
-    with features), `n_left` (without), `seconds` of each step, `facts` (`core.active.rounds.RoundFacts`) and
-    `query_round`.
+    with features), `n_left` (without, or not scored by the newest head yet), `seconds` of each step, `facts`
+    (`core.active.rounds.RoundFacts`) and `query_round`.
 
     Raises
     ------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ from napari_emtransfer.worker.rank_state import Labelled, RankState, head_key
 # Heads that must agree, each fitted on tiles drawn with replacement.
 N_MEMBERS: Final = 4
 NEIGHBOURS: Final = 1
+# Scoring a few thousand tiles is not worth dividing.
+_LEAST_SECONDS: Final = 1.0
 
 
 @dataclass
@@ -72,7 +75,8 @@ class RankingRound:
         if not repeated and not project.read_only:
             number = project.active.add_round(facts.model_dump(mode="json"), stop_set).number
         self.clock.lap("measure")
-        return self._result(waiting, proposal, facts, number)
+        n_stale = 0 if head is None else int((state.features.sampled & ~scores.fresh).sum())
+        return self._result(waiting, proposal, facts, number, n_stale)
 
     # ---- features and scores
 
@@ -100,16 +104,30 @@ class RankingRound:
         self.clock.lap("fit")
         scores = state.scores(model, self.project)
         labels = {entry.tile: entry.labels.lattice for entry in labelled}
-        everywhere = np.ones(len(state.table), np.bool_)
-        stop, tell = self.control.should_stop, self._tell("scores")
-        fresh = score(scores, everywhere, state.features, head, members, labels, stop, tell)
+        wanted = self._unscored(scores)
+        done = score(scores, wanted, state.features, head, members, labels, self._deadline(), self._tell("scores"))
         self._stop_if_asked()
         self._add_novelty(scores, np.array(list(learnt)))
         self.clock.lap("score")
-        if not self.project.read_only and fresh.any():
-            self.project.active.write_scores(scores.rows(state.table, fresh, state.features.embeddings()))
+        if not self.project.read_only and len(done):
+            self.project.active.write_scores(scores.rows(state.table, done, state.features.embeddings()))
         self.clock.lap("write")
         return head, scores
+
+    def _unscored(self, scores: Scores) -> NDArray[np.intp]:
+        """Tiles that the model is to be asked about: those in view, those never scored, then the most uncertain."""
+        table = self.state.table
+        tiles = np.flatnonzero(self.state.features.sampled & ~scores.fresh)
+        in_view = table.stems[tiles] == (self.request.first or "")
+        uncertain = np.where(scores.known[tiles], np.nan_to_num(scores.entropy[tiles]), np.inf)
+        return tiles[np.lexsort((-uncertain, ~in_view))]
+
+    def _deadline(self) -> Callable[[], bool]:
+        """Stops scoring when asked to, or when its time is over: the engine has other work, too."""
+        if self.request.seconds is None:
+            return self.control.should_stop
+        end = time.perf_counter() + max(self.request.seconds, _LEAST_SECONDS)
+        return lambda: self.control.should_stop() or time.perf_counter() >= end
 
     def _fitted(self, parts: Sequence[LabelledPixels]) -> PoolHead:
         state = self.state
@@ -148,7 +166,7 @@ class RankingRound:
             n_done=time.n_done,
             n_control=sum(entry.state == "done" and entry.control for entry in progress.entries),
             n_pool=int((~progress.unreadable).sum()),
-            n_scored=int(scores.scored.sum()),
+            n_scored=int(scores.known.sum()),
             model=scores.model,
             seconds_labelling=time.seconds,
         )
@@ -171,7 +189,7 @@ class RankingRound:
         return facts.model_copy(update=measured), stop_set
 
     def _result(
-        self, waiting: Sequence[QueueEntry], proposal: Proposal, facts: RoundFacts, number: int
+        self, waiting: Sequence[QueueEntry], proposal: Proposal, facts: RoundFacts, number: int, n_stale: int
     ) -> dict[str, Any]:
         features = self.state.features
         n_there, n_all = int(features.sampled.sum()), int((~features.unreadable).sum())
@@ -181,7 +199,7 @@ class RankingRound:
             "weights": self.weights,
             "n_tiles": n_all,
             "n_scored": n_there,
-            "n_left": n_all - n_there,
+            "n_left": n_all - n_there + n_stale,
             "facts": facts.model_dump(mode="json"),
             "query_round": number,
         }

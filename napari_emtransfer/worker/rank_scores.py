@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -23,11 +23,11 @@ _NUMBERS: Final = ("entropy", "margin", "bald", "novelty")
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What one model says of the n tiles of a table; nan where it has not been asked.
+    """What one model says of the n tiles of a table; nan where none has been asked.
 
     `model` is the key of weights and head. entropy, margin, bald, novelty (n,), shares and class_entropy (n, K): as in
     `core.active.pool.TilePool`. Shares are of all pixels of a tile, the others of those that nobody has labelled.
-    `scored` (n,) says which tiles the model was asked about.
+    `fresh` (n,) says which tiles this model was asked about; of the others it holds what a model before it said.
     """
 
     model: str
@@ -37,7 +37,7 @@ class Scores:
     novelty: NDArray[np.float32]
     shares: NDArray[np.float32]
     class_entropy: NDArray[np.float32]
-    scored: NDArray[np.bool_]
+    fresh: NDArray[np.bool_]
 
     @classmethod
     def empty(cls, model: str, n: int, n_classes: int) -> Self:
@@ -48,19 +48,28 @@ class Scores:
 
     @classmethod
     def remembered(cls, model: str, known: ScoreTable, table: TileTable, n_classes: int) -> Self:
-        """Those of `model` that the project has."""
+        """Those that the project has."""
         scores = cls.empty(model, len(table), n_classes)
-        known = known.take(known.models == model)
         if not len(known) or known.shares.shape[1] != n_classes:
             return scores
         places = known.locate(table.stems, table.rows, table.columns)
-        scores.scored[:] = places >= 0
+        there = places >= 0
         for name in (*_NUMBERS, "shares", "class_entropy"):
-            getattr(scores, name)[scores.scored] = getattr(known, name)[places[scores.scored]]
+            getattr(scores, name)[there] = getattr(known, name)[places[there]]
+        scores.fresh[there] = known.models[places[there]] == model
         return scores
 
-    def rows(self, table: TileTable, tiles: NDArray[np.bool_], embeddings: NDArray[np.float32]) -> ScoreTable:
-        """Those of some `tiles` (n,), as the project keeps them."""
+    def before(self, model: str) -> Self:
+        """The same, said by a model before `model`."""
+        return replace(self, model=model, fresh=np.zeros_like(self.fresh))
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(n,) Tiles of which this or another model has said something."""
+        return np.asarray(np.isfinite(self.shares).any(axis=1), np.bool_)
+
+    def rows(self, table: TileTable, tiles: NDArray[np.intp], embeddings: NDArray[np.float32]) -> ScoreTable:
+        """Those of some `tiles`, as the project keeps them."""
         keys = np.array([grid.key for grid in table.grids], np.str_)
         numbers = {name: getattr(self, name)[tiles] for name in _NUMBERS}
         return ScoreTable(
@@ -68,7 +77,7 @@ class Scores:
             rows=table.rows[tiles],
             columns=table.columns[tiles],
             grids=keys[table.micrographs[tiles]],
-            models=np.full(int(tiles.sum()), self.model),
+            models=np.full(len(tiles), self.model),
             shares=self.shares[tiles].astype(np.float16),
             class_entropy=self.class_entropy[tiles].astype(np.float16),
             embeddings=embeddings[tiles].astype(np.float16),
@@ -78,15 +87,15 @@ class Scores:
 
 def score(
     scores: Scores,
-    wanted: NDArray[np.bool_],
+    tiles: NDArray[np.intp],
     features: TileFeatures,
     head: PoolHead,
     members: Sequence[Coefficients],
     labels: Mapping[int, NDArray[np.uint8]],
     should_stop: Callable[[], bool],
-    on_progress: Callable[[int, int], None],
-) -> NDArray[np.bool_]:
-    """Ask a committee about those `wanted` (n,) that have features and no scores yet; returns which these were, (n,).
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> NDArray[np.intp]:
+    """Ask a committee about `tiles`, which have features, in this order; returns those that it came to.
 
     Parameters
     ----------
@@ -99,20 +108,18 @@ def score(
     on_progress
         Told the tiles done and those in all.
     """
-    wanted = wanted & features.sampled & ~scores.scored
-    n_done, n_all = 0, int(wanted.sum())
-    for tiles, values in features.blocks(wanted, _BLOCK):
+    for start in range(0, len(tiles), _BLOCK):
         if should_stop():
-            break
-        shown = features.kept(tiles)
+            return tiles[:start]
+        some = tiles[start : start + _BLOCK]
+        shown = features.kept(some)
         unlabelled = shown.copy()
-        for i, tile in enumerate(tiles):
-            if (known := labels.get(int(tile))) is not None:
+        for i, tile in enumerate(some.tolist()):
+            if (known := labels.get(tile)) is not None:
                 unlabelled[i] &= known == IGNORE_INDEX
-        _score_block(scores, tiles, head.samples(values, members), shown, unlabelled)
-        n_done += len(tiles)
-        on_progress(n_done, n_all)
-    return wanted & scores.scored
+        _score_block(scores, some, head.samples(features.features(some), members), shown, unlabelled)
+        on_progress(start + len(some), len(tiles))
+    return tiles
 
 
 def _score_block(
@@ -133,4 +140,4 @@ def _score_block(
     # Rounded as the project keeps them: whoever reads them draws the same tiles.
     scores.shares[tiles] = tile_scores.shares(predicted, n_classes, shown).astype(np.float16)
     scores.class_entropy[tiles] = tile_scores.by_class(entropy, predicted, n_classes, unlabelled).astype(np.float16)
-    scores.scored[tiles] = True
+    scores.fresh[tiles] = True

@@ -71,14 +71,12 @@ class RankState:
         return self._head[1:]
 
     def scores(self, model: str, project: Project) -> Scores:
-        """What is known of that model: what was scored last, or what the project has of it."""
+        """What is known of the tiles: what was scored last, by this model or one before, or what the project has."""
         known = self._scores
-        if known is not None and known[0] is self.table and known[1].model == model:
-            return known[1]
-        if known is None or known[1].model == model:
+        if known is None or known[0] is not self.table:
             scores = Scores.remembered(model, project.active.read_scores(), self.table, self.n_classes)
-        else:  # a head that is new knows nothing
-            scores = Scores.empty(model, len(self.table), self.n_classes)
+        else:
+            scores = known[1] if known[1].model == model else known[1].before(model)
         self._scores = self.table, scores
         return scores
 

@@ -104,8 +104,7 @@ class HeadLearner:
         scores = Scores.empty("", len(state.table), state.n_classes)
         members = [self.head.solve(), *self.head.committee(N_MEMBERS, seed=state.seed)]
         lattices = {tile: self.labels[tile].labels.lattice for tile in self._learnt.tolist() if tile in self.labels}
-        wanted = self._mask(self.pool)
-        score(scores, wanted, features, self.head, members, lattices, self.should_stop, lambda _done, _total: None)
+        score(scores, self.pool, features, self.head, members, lattices, self.should_stop)
         numbers = {name: getattr(scores, name)[self.pool] for name in ("entropy", "margin", "bald")}
         known = pool.embeddings[np.isin(self.pool, self._learnt)]
         numbers["novelty"] = out_of_distribution(pool.embeddings, known, NEIGHBOURS)
@@ -116,7 +115,9 @@ class HeadLearner:
         """Class-mean IoU over the labelled lattice pixels of all held-out tiles together."""
         n = self.state.n_classes
         counts = np.zeros(n * n, np.int64)
-        for tiles, values in self.state.features.blocks(self._mask(self.test), _BLOCK):
+        for start in range(0, len(self.test), _BLOCK):
+            tiles = self.test[start : start + _BLOCK]
+            values = self.state.features.features(tiles)
             shown = self.state.features.kept(tiles)
             truth = np.stack([self._truth(tile) for tile in tiles.tolist()])
             known = shown & (truth != IGNORE_INDEX)

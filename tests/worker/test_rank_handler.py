@@ -18,7 +18,7 @@ from napari_emtransfer.core.nn.features import FrozenNetwork
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.pool_features import PoolFeatures
 from napari_emtransfer.core.nn.pool_head import PoolHead
-from napari_emtransfer.worker import rank_handler
+from napari_emtransfer.worker import rank_handler, rank_round, rank_scores
 from napari_emtransfer.worker.handlers import RunControl, handle
 from napari_emtransfer.worker.protocol import RankRequest
 
@@ -248,6 +248,29 @@ def test_time_is_kept_and_asking_again_goes_on_with_the_micrograph_in_view_first
     assert {state.table.stems[tile] for tile in np.flatnonzero(state.features.sampled)} == {"c1"}
     assert ranked(bare)["n_left"] == 0
     assert sum(sampled) == N_TILES
+
+
+def test_what_a_new_head_has_no_time_for_keeps_the_scores_of_the_one_before(bare, monkeypatch):
+    ranked(bare)
+    label(bare)
+    before = ranked(bare)
+    label(bare)
+    monkeypatch.setattr(rank_round, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(rank_scores, "_BLOCK", 4)
+    result = ranked(bare, seconds=0)
+    assert result["n_left"] == N_TILES
+    assert result["facts"]["model"] != before["facts"]["model"]
+    assert result["acquisition"] == "clasp"
+    ends, deadline = iter([False] * 3 + [True] * 99), rank_round.RankingRound._deadline
+    monkeypatch.setattr(rank_round.RankingRound, "_deadline", lambda _self: lambda: next(ends))
+    assert ranked(bare, first="c1")["n_left"] == N_TILES - 12
+    with Project.open(bare) as project:
+        scores = project.active.read_scores()
+    new = scores.models == result["facts"]["model"]
+    assert set(scores.stems[new]) == {"c1"}, "the micrograph in view comes first"
+    assert set(scores.models[~new]) == {before["facts"]["model"]}
+    monkeypatch.setattr(rank_round.RankingRound, "_deadline", deadline)
+    assert ranked(bare)["n_left"] == 0
 
 
 def test_another_process_finds_features_and_scores(bare, sampled, monkeypatch):
