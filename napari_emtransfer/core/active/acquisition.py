@@ -24,8 +24,8 @@ _FOREGROUND_PART: Final = 2 / 3
 # Candidates per tile asked for, among which those are taken that differ.
 _CANDIDATES: Final = 10
 # How strongly scores decide, from the first round to the last noisy one (`power_noise`).
-_FIRST_BETA: Final = 1.0
-_LAST_BETA: Final = 8.0
+_FIRST_BETA: Final = 2.0
+_LAST_BETA: Final = 5.0
 _N_NOISY_ROUNDS: Final = 10
 
 _NEED_NO_MODEL: Final = ("random", "typiclust", "kcenter")
