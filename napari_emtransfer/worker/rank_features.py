@@ -198,7 +198,10 @@ class TileFeatures:
         packed = self.reading(project, piece.micrograph, lambda view: self._computed(view, piece))
         if packed is None:
             return False
-        self._keep(piece, self.cache.get(self._keys[piece], lambda: packed))
+        key = self._keys[piece]
+        kept = self.cache.get(key, lambda: packed)
+        mapped = self.cache.find(key)  # what lies on the disk need not stay in memory
+        self._keep(piece, kept if mapped is None else mapped)
         return True
 
     def _computed(self, view: WorkingView, piece: Piece) -> Features:

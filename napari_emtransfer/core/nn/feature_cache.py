@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.storage import storage_error
@@ -168,7 +169,19 @@ def _load(path: Path) -> Features | None:
         shape = (int(numbers[0]), int(numbers[1]), int(numbers[2]))
         if path.stat().st_size != _HEADER_BYTES + 2 * int(np.prod(shape)):
             return None
-        values = np.memmap(path, np.float16, "r", _HEADER_BYTES, shape)
-    except (OSError, ValueError):
+        values = _mapped(path, shape)
+    except (OSError, ValueError, RuntimeError):  # the last one from torch: gone, or cut short, a moment ago
         return None
     return values if zlib.crc32(np.ascontiguousarray(values).data) == numbers[3] else None
+
+
+def _mapped(path: Path, shape: tuple[int, int, int]) -> Features:
+    """The values of a file, read where they are looked at.
+
+    By torch: numpy's maps keep their file open, and ten thousand of them are more than a process may have.
+    """
+    n_skipped = _HEADER_BYTES // 2
+    flat = torch.from_file(str(path), shared=False, size=n_skipped + int(np.prod(shape)), dtype=torch.float16)
+    values: Features = flat.numpy()[n_skipped:].reshape(shape)
+    values.flags.writeable = False
+    return values
