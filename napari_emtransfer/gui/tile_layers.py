@@ -90,7 +90,7 @@ class TileLayers:
     def show_tile(self, tile: Tile | None, shape: tuple[int, int], scale: float, units: str) -> None:
         """Outline a tile and dim what lies around it; None hides both."""
         if tile is None:
-            self._hide(TILE)
+            self._hide(TILE, scale, units)
             return
         if self._is_drawn(TILE, (tile.window, shape, scale, units)):
             self._reveal(TILE)
@@ -112,7 +112,7 @@ class TileLayers:
     def show_queue(self, marks: Sequence[QueueMark], scale: float, units: str) -> None:
         """Outline the queued tiles of the micrograph, inside the frames of their states; none hides the layer."""
         if not marks:
-            self._hide(QUEUE)
+            self._hide(QUEUE, scale, units)
             return
         if self._is_drawn(QUEUE, (tuple(marks), scale, units)):
             self._reveal(QUEUE)
@@ -180,10 +180,15 @@ class TileLayers:
         if not layer.visible:
             layer.visible = True
 
-    def _hide(self, role: str) -> None:
+    def _hide(self, role: str, scale: float, units: str) -> None:
+        """Out of sight, but of the scale and units of what is shown: napari wants one unit for all layers."""
         layer = self.find(role)
-        if layer is not None and layer.visible:
+        if layer is None:
+            return
+        if layer.visible:
             layer.visible = False
+        place_layer(layer, scale, units)
+        self._drawn.pop(role, None)
 
 
 def camera_of(viewer: ViewerModel) -> Camera:

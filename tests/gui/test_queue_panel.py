@@ -224,6 +224,8 @@ def test_the_queue_is_outlined_on_the_canvas(queued):
     assert layer.visible
     queued.queue.become(entries=())
     assert not layer.visible
+    canvas.tiles.show_queue([], 2.5, "nm")
+    assert {str(unit) for unit in layer.units} == {"nanometer"}, "hidden layers share the unit, else napari uses none"
     for marks in ([False, True], [True], [True, False]):
         canvas.tiles.show_queue([QueueMark(window, is_control) for is_control in marks], 1.0, "pixel")
         wanted = [CONTROL_COLOR if is_control else CHOSEN_COLOR for is_control in marks]
