@@ -42,6 +42,8 @@ class TileFeatures:
         A folder of its own: these features are kept as long as the micrographs.
     on_fault
         Told once of each micrograph that cannot be opened now: its tiles are left out until it can.
+    whole
+        Compute whole micrographs at once: quicker, but nobody can stop it in between.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class TileFeatures:
         working_nm: float | None,
         cache: FeatureCache,
         on_fault: Callable[[EMTransferError], None],
+        *,
+        whole: bool = False,
     ) -> None:
         self.source = source
         self.cache = cache
         self.working_nm = working_nm
         self.standardization = standardization
-        self._on_fault = on_fault
+        self._on_fault, self._whole = on_fault, whole
         self._unopened: set[str] = set()
         self._view: tuple[MicrographRecord, WorkingView] | None = None
         self._known: dict[str, Features] = {}
@@ -80,7 +84,7 @@ class TileFeatures:
             return
         self._table = table
         windows = table.working_windows
-        self._pieces = list(table.pieces())
+        self._pieces = list(table.pieces(whole=self._whole))
         self._starts = np.array([piece.start for piece in self._pieces], np.intp)
         self._keys = {p: self.key(p.micrograph, windows[p.start : p.stop].tolist()) for p in self._pieces}
         present = set(self._keys.values())

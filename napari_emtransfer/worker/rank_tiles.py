@@ -23,7 +23,7 @@ _LEAST_KEPT: Final = 0.5
 
 
 class Piece(NamedTuple):
-    """Neighbours in a row of one micrograph: `start` to `stop` of the table."""
+    """Neighbours in one micrograph: `start` to `stop` of the table."""
 
     micrograph: int
     start: int
@@ -119,9 +119,12 @@ class TileTable:
         found = (self.index(*cell) for cell in cells)
         return np.array([i for i in found if i is not None], np.intp)
 
-    def pieces(self) -> Iterator[Piece]:
-        """Runs of at most eight neighbours, in the order of the table."""
+    def pieces(self, *, whole: bool = False) -> Iterator[Piece]:
+        """Runs of at most eight neighbours in a row, or `whole` micrographs, in the order of the table."""
         for number, grid in enumerate(self.grids):
+            if whole:
+                yield Piece(number, *map(int, self.starts[number : number + 2]))
+                continue
             for row in range(grid.n_rows):
                 first = int(self.starts[number]) + row * grid.n_columns
                 for start in range(first, first + grid.n_columns, PIECE_TILES):

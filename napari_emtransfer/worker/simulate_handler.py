@@ -156,7 +156,7 @@ class _Simulation:
         frozen = load_frozen(self.project, self.weights, self.encoder, adapt_on=records)
         source = PoolFeatures(*frozen.networks(devices.resolve_device(compute.device)))
         cache = FeatureCache(folder / "features")
-        features = TileFeatures(source, frozen.standardization, frozen.working_nm, cache, _raised)
+        features = TileFeatures(source, frozen.standardization, frozen.working_nm, cache, _raised, whole=True)
         features.refresh(self.project)
         stems = features.table.stems
         used = np.isin(stems, [*game.pool, *game.test])

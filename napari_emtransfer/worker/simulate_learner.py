@@ -172,7 +172,7 @@ class NetworkLearner(HeadLearner):
         except LabelError:
             return False
         old = self.state.features
-        features = TileFeatures(source, old.standardization, old.working_nm, FeatureCache(None), _raised)
+        features = TileFeatures(source, old.standardization, old.working_nm, FeatureCache(None), _raised, whole=True)
         features.refresh(self.project)
         self.state = RankState(features, n_classes=self.state.n_classes, seed=self.state.seed)
         wanted = self._mask(np.concatenate([self.pool, self.test]))
