@@ -15,6 +15,7 @@ from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
 from napari_emtransfer.core.data.resample import WorkingView
 from napari_emtransfer.core.errors import EMTransferError, StorageError
+from napari_emtransfer.core.nn import devices
 from napari_emtransfer.core.nn.feature_cache import FeatureCache, Features, feature_key
 from napari_emtransfer.core.nn.pool_features import N_POINTS, PoolFeatures, lattice
 from napari_emtransfer.worker.models import open_for, working_view
@@ -24,6 +25,7 @@ from napari_emtransfer.worker.rank_tiles import Piece, TileTable, in_turn
 _LEAST_BYTES: Final = 2**30
 _ROOM: Final = 1.5
 _SMALLEST_STD: Final = 1e-3
+_PIECES_AT_ONCE: Final = 16
 
 
 class TileFeatures:
@@ -125,17 +127,20 @@ class TileFeatures:
         turn = {number: place for place, number in enumerate(in_turn(self.table.records, first))}
         end = None if seconds is None else time.perf_counter() + seconds
         closed: set[int] = set()
-        waiting = [(not urgent[p.start : p.stop].any(), turn[p.micrograph], p.start, p) for p in missing]
-        for *_, piece in sorted(waiting):
-            if should_stop() or (end is not None and time.perf_counter() >= end):
-                break
-            if piece.micrograph in closed:
-                continue
-            if self._add(project, piece):
-                n_there += piece.stop - piece.start
-                on_progress(n_there, n_all)
-            else:
-                closed.add(piece.micrograph)
+        ordered = sorted(missing, key=lambda p: (not urgent[p.start : p.stop].any(), turn[p.micrograph], p.start))
+        for start in range(0, len(ordered), _PIECES_AT_ONCE):
+            # Maps between the large blocks of a network would keep the C library from using these again.
+            with devices.freed_memory_released():
+                for piece in ordered[start : start + _PIECES_AT_ONCE]:
+                    if should_stop() or (end is not None and time.perf_counter() >= end):
+                        return
+                    if piece.micrograph in closed:
+                        continue
+                    if self._add(project, piece):
+                        n_there += piece.stop - piece.start
+                        on_progress(n_there, n_all)
+                    else:
+                        closed.add(piece.micrograph)
 
     def features(self, tiles: Sequence[int] | NDArray[np.intp]) -> NDArray[np.float16]:
         """Features (k, P, D) of tiles that have some, in this order; at least one."""

@@ -141,7 +141,7 @@ class RankState:
             # Somebody may have gone on painting: then it is not what the key says.
             packed = cache.get(key, lambda: made) if digest_of(native) == entry.digest else made
         values = packed[0]
-        return LabelledPixels(np.asarray(values[:, :-1]), values[:, -1].astype(np.uint8))
+        return LabelledPixels(values[:, :-1].copy(), values[:, -1].astype(np.uint8))
 
     def _packed_pixels(self, view: WorkingView, tile: int, native: NDArray[np.uint8]) -> Features:
         """Features and classes (1, m, D + 1): class indices below 255 are exact in fp16."""
