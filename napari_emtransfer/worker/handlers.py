@@ -44,6 +44,17 @@ def _terminal(request: Request, emit: Emit, control: RunControl) -> Terminal:
     return terminal_of(request.run_id, control, lambda: _result(request, emit, control))
 
 
+# What makes something: weights, micrographs, learning curves.
+_Making = (
+    SimulateRequest
+    | PretrainRequest
+    | RecipeRequest
+    | SynthesizeRequest
+    | SynthesisPreviewRequest
+    | AddSyntheticRequest
+)
+
+
 def _result(
     request: WarmRequest
     | PredictRequest
@@ -51,13 +62,8 @@ def _result(
     | RecommendRequest
     | LiveRequest
     | RankRequest
-    | SimulateRequest
     | PreviewRequest
-    | PretrainRequest
-    | RecipeRequest
-    | SynthesizeRequest
-    | SynthesisPreviewRequest
-    | AddSyntheticRequest,
+    | _Making,
     emit: Emit,
     control: RunControl,
 ) -> dict[str, Any]:
@@ -84,18 +90,27 @@ def _result(
             from napari_emtransfer.worker.rank_handler import rank
 
             return rank(request, emit, control)
-        case SimulateRequest():
-            from napari_emtransfer.worker.simulate_handler import simulate
-
-            return simulate(request, emit, control)
         case PreviewRequest():
             from napari_emtransfer.worker.preview_handler import preview
 
             return preview(request, emit, control)
+    return _made(request, emit, control)
+
+
+def _made(request: _Making, emit: Emit, control: RunControl) -> dict[str, Any]:
+    match request:
+        case SimulateRequest():
+            from napari_emtransfer.worker.simulate_handler import simulate
+
+            return simulate(request, emit, control)
         case PretrainRequest():
             from napari_emtransfer.worker.pretrain_handler import pretrain
 
             return pretrain(request, emit, control)
+        case RecipeRequest():
+            from napari_emtransfer.worker.recipe_handler import pretrain_by_recipe
+
+            return pretrain_by_recipe(request, emit, control)
         case SynthesizeRequest():
             from napari_emtransfer.worker.synthesize_handler import synthesize
 
@@ -108,10 +123,6 @@ def _result(
             from napari_emtransfer.worker.synthetic_project_handler import add_synthetic
 
             return add_synthetic(request, emit, control)
-        case RecipeRequest():
-            from napari_emtransfer.worker.recipe_handler import pretrain_by_recipe
-
-            return pretrain_by_recipe(request, emit, control)
 
 
 def _warm(request: WarmRequest, emit: Emit) -> dict[str, Any]:
