@@ -224,8 +224,7 @@ def row_html(entry: QueueEntry, place: int, colors: Mapping[str, str]) -> str:
         color = colors.get(entry.class_name)
         square = f'<span style="color:{color}">■</span>&nbsp;' if color else ""
         facts.append(f"{square}{escape(entry.class_name)}?")
-    if entry.score:  # 0 where nothing was scored: drawn by chance, or for being typical
-        facts.append(f"score&nbsp;{entry.score:.2f}")
+    facts.append("score&nbsp;" + ("–" if entry.score is None else f"{entry.score:.2f}"))
     if entry.state == "deferred":
         facts.append("put aside")
     lines = [reason, " · ".join(facts), escape(_cell(entry))]

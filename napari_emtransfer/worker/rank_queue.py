@@ -188,7 +188,7 @@ def propose(
             model=scores.model,
         )
 
-    random_ones = [Choice(int(tile), float(scores.entropy[tile]), "control") for tile in controls]
+    random_ones = [Choice(int(tile), None, "control") for tile in controls]
     new = queue.merged(waiting, entries(chosen), entries(random_ones), every=config.control_every, since=since)
     return Proposal(new, name)
 

@@ -148,10 +148,10 @@ def test_a_deferred_control_counts_so_that_the_next_one_does_not_come_at_once():
         (Choice(0, 1.0, "uncertain-class", 1), "uncertain Widmanstätten"),
         (Choice(0, 1.0, "uncertain"), "uncertain"),
         (Choice(0, 1.0, "unlike"), "unlike anything labelled"),
-        (Choice(0, 0.0, "control"), "random control"),
-        (Choice(0, 0.0, "random"), "random"),
-        (Choice(0, 0.0, "typical"), "typical of many unlabelled tiles"),
-        (Choice(0, 0.0, "foreground", 1), "random, among tiles with Widmanstätten"),
+        (Choice(0, None, "control"), "random control"),
+        (Choice(0, None, "random"), "random"),
+        (Choice(0, None, "typical"), "typical of many unlabelled tiles"),
+        (Choice(0, None, "foreground", 1), "random, among tiles with Widmanstätten"),
     ],
 )
 def test_reasons_are_words(choice, words):
@@ -159,7 +159,7 @@ def test_reasons_are_words(choice, words):
 
 
 def test_choices_become_entries():
-    choices = [Choice(5, float("nan"), "control"), Choice(6, 0.7, "uncertain-class", 0, 0.25)]
+    choices = [Choice(5, None, "control"), Choice(6, 0.7, "uncertain-class", 0, 0.25)]
     made = queue.new_entries(
         choices, lambda i: ("a", "3x3", i // 3, i % 3), ("matrix",), query_round=4, acquisition="clasp", model="m"
     )

@@ -110,13 +110,13 @@ def _random(draw: _Draw) -> list[Choice]:
 def _drawn(tiles: NDArray[np.intp], allowed: NDArray[np.bool_], reason: str = "random") -> list[Choice]:
     """Uniform draws without replacement: the chance of each is one over what was left."""
     n_left = int(allowed.sum())
-    return [Choice(int(tile), 0.0, reason, probability=1 / (n_left - i)) for i, tile in enumerate(tiles)]
+    return [Choice(int(tile), None, reason, probability=1 / (n_left - i)) for i, tile in enumerate(tiles)]
 
 
 def _typiclust(draw: _Draw) -> list[Choice]:
     pool = draw.pool
     tiles = diversity.typiclust(pool.embeddings, pool.labelled, pool.open, draw.n, draw.rng)
-    return [Choice(int(tile), 0.0, "typical", _commonest(pool, tile)) for tile in tiles]
+    return [Choice(int(tile), None, "typical", _commonest(pool, tile)) for tile in tiles]
 
 
 def _k_center(draw: _Draw) -> list[Choice]:
@@ -126,7 +126,7 @@ def _k_center(draw: _Draw) -> list[Choice]:
 
 def _unlike(pool: TilePool, tiles: NDArray[np.intp]) -> list[Choice]:
     novelty = pool.scores.get("novelty")
-    return [Choice(int(tile), 0.0 if novelty is None else _number(novelty[tile]), "unlike") for tile in tiles]
+    return [Choice(int(tile), None if novelty is None else _number(novelty[tile]), "unlike") for tile in tiles]
 
 
 # --- with a model
@@ -215,8 +215,8 @@ def _commonest(pool: TilePool, tile: int | np.intp) -> int | None:
     return int(share.argmax()) if share.any() else None
 
 
-def _number(value: np.floating) -> float:
-    return float(value) if np.isfinite(value) else 0.0
+def _number(value: np.floating) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 _WAYS: Final[dict[str, Callable[[_Draw], list[Choice]]]] = {

@@ -54,13 +54,14 @@ class TilePool:
 class Choice:
     """A tile of the pool that is worth labelling, and why.
 
+    `score` is what it was chosen by, None where it was by none: drawn uniformly, or for being typical.
     `reason` is one of "random", "control", "foreground", "typical", "uncertain", "uncertain-class", "unlike"; `klass`
     the index of the class it speaks of. `probability` is that of being drawn at the moment of the draw, None where
     nothing was drawn.
     """
 
     index: int
-    score: float
+    score: float | None
     reason: str
     klass: int | None = None
     probability: float | None = None

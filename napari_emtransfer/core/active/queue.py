@@ -203,7 +203,7 @@ def new_entries(
             row=int(row),
             column=int(column),
             query_round=query_round,
-            score=float(choice.score) if math.isfinite(choice.score) else None,
+            score=choice.score if choice.score is not None and math.isfinite(choice.score) else None,
             reason=words(choice, class_names),
             class_name="" if choice.klass is None else class_names[choice.klass],
             control=choice.reason == "control",
