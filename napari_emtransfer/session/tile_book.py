@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_emtransfer.core.data.labels import UNLABELLED
 from napari_emtransfer.core.data.tiles import Tile, TileGrid, Window
-from napari_emtransfer.session.tile_order import interleave, spread
+from napari_emtransfer.session.tile_order import SpecimenOrder
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.project import Project
@@ -44,7 +44,7 @@ class TileBook:
         self._labelled: dict[TileKey, float] = {}
         self._specimens: dict[str, list[str]] = {}
         self._synthetic: set[str] = set()
-        self.by_specimen: dict[str, list[Tile]] = {}
+        self.by_specimen: dict[str, SpecimenOrder] = {}
         self.update(records)
 
     def update(self, records: Iterable[MicrographRecord]) -> None:
@@ -65,7 +65,7 @@ class TileBook:
                 self._grids[stem] = self._project.tile_grid(stem)
                 self._read_states(stem)
         self.by_specimen = {
-            specimen: interleave([spread(self._grids[stem]) for stem in stems])
+            specimen: SpecimenOrder([self._grids[stem] for stem in stems])
             for specimen, stems in self._specimens.items()
         }
 
@@ -99,7 +99,8 @@ class TileBook:
 
     def state(self, tile: Tile) -> TileState:
         """The state of a tile; on a micrograph that came with all its pixels labelled, "done" unless said otherwise."""
-        default: TileState = "done" if tile.micrograph in self._labelled_whole | self._synthetic else "unlabelled"
+        stem = tile.micrograph
+        default: TileState = "done" if stem in self._labelled_whole or stem in self._synthetic else "unlabelled"
         return self._states.get(_key(tile), default)
 
     def states(self, stem: str) -> dict[tuple[int, int], TileState]:

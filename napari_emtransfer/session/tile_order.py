@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
+
+import numpy as np
 
 from napari_emtransfer.core.data.tiles import Tile, TileGrid
 
 _GOLDEN_RATIO = 0.6180339887498949
 
 
-def spread(grid: TileGrid) -> list[Tile]:
+def spread(grid: TileGrid) -> Iterator[Tile]:
     """All tiles of a grid in an order in which any first few lie far apart."""
-    tiles = list(grid)
-    return [tiles[i] for i in sorted(range(len(tiles)), key=lambda i: ((i + 0.5) * _GOLDEN_RATIO) % 1)]
+    for number in np.argsort((np.arange(len(grid)) + 0.5) * _GOLDEN_RATIO % 1, kind="stable").tolist():
+        yield grid.tile(*divmod(number, grid.n_columns))
 
 
-def interleave(orders: Sequence[Sequence[Tile]]) -> list[Tile]:
-    """The first of each, then the second of each, …: the micrographs of a specimen take turns."""
-    return [tile for tile in chain.from_iterable(zip_longest(*orders)) if tile is not None]
+class SpecimenOrder:
+    """Tiles of one specimen in the order in which they are best labelled: its micrographs take turns.
+
+    Made one by one while they are asked for: a project may have 10⁵ of them.
+    """
+
+    def __init__(self, grids: Sequence[TileGrid]) -> None:
+        self._grids = grids
+
+    def __iter__(self) -> Iterator[Tile]:
+        turns = chain.from_iterable(zip_longest(*map(spread, self._grids)))
+        return (tile for tile in turns if tile is not None)
 
 
 def pick(
-    by_specimen: Mapping[str, Sequence[Tile]], last_specimen: str | None, rank: Callable[[Tile], int | None]
+    by_specimen: Mapping[str, Iterable[Tile]], last_specimen: str | None, rank: Callable[[Tile], int | None]
 ) -> Tile | None:
     """The tile of lowest rank, from the specimen whose turn it is.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +96,9 @@ class TileGrid:
 
     def tile(self, row: int, column: int) -> Tile:
         """The cell at (row, column)."""
-        (y0, y1), (x0, x1) = (list(pairwise(e))[i] for e, i in zip(self._edges, (row, column), strict=True))
-        return Tile(micrograph=self.micrograph, row=row, column=column, window=Window(y0=y0, x0=x0, y1=y1, x1=x1))
+        rows, columns = self._edges
+        window = Window(y0=rows[row], x0=columns[column], y1=rows[row + 1], x1=columns[column + 1])
+        return Tile(micrograph=self.micrograph, row=row, column=column, window=window)
 
     def tile_at(self, y: float, x: float) -> Tile:
         """The cell that holds the pixel (y, x); a point outside belongs to the nearest cell."""
