@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-CHARACTER: Final = 0.85
+CHARACTER: Final = 0.95
 """Mean width of a character in pixels per point of font size, a little on the safe side."""
 MARGIN_PX: Final = 24
 FEWEST_CHARACTERS: Final = 24

@@ -63,7 +63,8 @@ class QueueOnCanvas(QObject):
         shown = self._canvas.shown
         marks = []
         if self._visible and shown is not None:
-            entries = [entry for entry in self._session.queue.state.entries if entry.stem == shown]
+            state = self._session.queue.state  # the current tile has its white frame: one is enough to paint beside
+            entries = [entry for entry in state.entries if entry.stem == shown and entry != state.current]
             marks = [QueueMark(tile.window, entry.control) for entry, tile in tiles_of(self._session, entries)]
         self._canvas.tiles.show_queue(marks, *self._canvas.place)
 

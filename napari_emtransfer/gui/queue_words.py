@@ -50,7 +50,8 @@ def status_text(state: QueueState) -> str:
     n_controls = sum(entry.control for entry in waiting)
     parts = []
     if waiting:
-        controls = f", {n_controls} of them random control{'s' * (n_controls != 1)}" if n_controls else ""
+        kind = "a random control" if n_controls == 1 else "random controls"
+        controls = f", {n_controls} of them {kind}" if n_controls else ""
         parts.append(f"{_tiles(len(waiting))} queued{controls}")
     elif state.phase == "ranking":
         parts.append("Looking for the tiles worth labelling next")

@@ -222,7 +222,10 @@ def test_the_queue_is_outlined_on_the_canvas(queued):
     assert not layer.visible
     click(queued.outline_check)
     assert layer.visible
-    queued.queue.become(entries=())
+    here = next(e for e in queued.queue.state.entries if e.stem == canvas.shown)
+    queued.queue.become(current=here)
+    assert len(layer.data) == 3, "the tile that is painted on has its white frame"
+    queued.queue.become(entries=(), current=None)
     assert not layer.visible
     canvas.tiles.show_queue([], 2.5, "nm")
     assert {str(unit) for unit in layer.units} == {"nanometer"}, "hidden layers share the unit, else napari uses none"
