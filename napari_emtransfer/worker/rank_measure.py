@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,13 @@ class Measurement:
             self._confusions(found), self._confusions(by_chance), self._specimens(self.tiles)
         )
 
+    @cached_property
+    def stop_tiles(self) -> str:
+        """Name of the tiles that stability is judged by: with another micrograph or tile size they are others."""
+        table, tiles = self.progress.table, self.progress.order[:_STOP_TILES]
+        cells = zip(table.stems[tiles].tolist(), table.windows[tiles].tolist(), strict=True)
+        return hashlib.sha256(repr(list(cells)).encode()).hexdigest()[:16]
+
     def stop_set(self) -> NDArray[np.uint8]:
         """Classes (200 · P,) on the first tiles of the random permutation; 255 where there are no features yet."""
         there = self.features.sampled
@@ -152,15 +160,16 @@ class Measurement:
 
 
 def agreement(
-    project: Project, rounds: Sequence[QueryRound], n_labelled: int, stop_set: NDArray[np.uint8]
+    project: Project, before: Sequence[QueryRound], n_labelled: int, stop_set: NDArray[np.uint8], stop_tiles: str
 ) -> tuple[float | None, int | None]:
     """Kappa with the round before that had learnt from enough tiles fewer, and how many that had."""
+    rounds = [one for one in before if one.facts.get("stop_tiles") == stop_tiles]
     numbers = [int(one.facts.get("n_labelled_tiles", 0)) for one in rounds]
     place = stopping.reference_round(numbers, n_labelled)
-    before = None if place is None else project.active.stop_set(rounds[place].number)
-    if place is None or before is None or before.shape != stop_set.shape:
+    other = None if place is None else project.active.stop_set(rounds[place].number)
+    if place is None or other is None or other.shape != stop_set.shape:
         return None, None
-    both = (before != IGNORE_INDEX) & (stop_set != IGNORE_INDEX)
+    both = (other != IGNORE_INDEX) & (stop_set != IGNORE_INDEX)
     if not both.any():
         return None, None
-    return stopping.kappa(before[both], stop_set[both]), numbers[place]
+    return stopping.kappa(other[both], stop_set[both]), numbers[place]

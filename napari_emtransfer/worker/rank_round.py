@@ -60,8 +60,11 @@ class RankingRound:
         rounds = project.active.rounds()
         known = self._counted(progress, scores, learnt)
         last = rounds[-1] if rounds else None
-        repeated = last is not None and _learnt_alike(RoundFacts.model_validate(last.facts), known)
+        same = RoundFacts.model_validate(last.facts) if last is not None else None
+        repeated = same is not None and _learnt_alike(same, known)
         number = (last.number if last is not None else 0) + (not repeated)
+        if same is not None and repeated:  # the time since then goes into the next tile
+            known = known.model_copy(update={"seconds_labelling": same.seconds_labelling})
         proposal = self._proposed(progress, scores, learnt, number)
         waiting = self._queued(proposal)
         self.clock.lap("queue")
@@ -72,8 +75,8 @@ class RankingRound:
         facts, stop_set = known.model_copy(update={"acquisition": proposal.acquisition}), None
         if measurement is not None:
             facts, stop_set = self._measured(facts, scores, rounds[: len(rounds) - repeated], measurement)
-        if not repeated and not project.read_only:
-            number = project.active.add_round(facts.model_dump(mode="json"), stop_set).number
+        if not project.read_only:
+            number = self._kept(facts, stop_set, number if repeated else None)
         self.clock.lap("measure")
         n_stale = 0 if head is None else int((state.features.sampled & ~scores.fresh).sum())
         return self._result(waiting, proposal, facts, number, n_stale)
@@ -158,6 +161,14 @@ class RankingRound:
 
     # ---- what is known
 
+    def _kept(self, facts: RoundFacts, stop_set: NDArray[np.uint8] | None, number: int | None) -> int:
+        """Store a round, or what more is known of round `number`; its number."""
+        store, told = self.project.active, facts.model_dump(mode="json")
+        if number is None:
+            return store.add_round(told, stop_set).number
+        store.replace_round(number, told, stop_set)
+        return number
+
     def _counted(self, progress: Progress, scores: Scores, learnt: dict[int, LabelledPixels]) -> RoundFacts:
         """What needs no measuring."""
         time = self.project.active.labelling_time()
@@ -176,7 +187,8 @@ class RankingRound:
     ) -> tuple[RoundFacts, NDArray[np.uint8]]:
         """The facts with what control tiles say, and the predictions that stability is judged by."""
         stop_set = measurement.stop_set()
-        kappa, since = agreement(self.project, before, facts.n_labelled_tiles, stop_set)
+        tiles = measurement.stop_tiles
+        kappa, since = agreement(self.project, before, facts.n_labelled_tiles, stop_set, tiles)
         phases = measurement.phases(scores)
         measured = {
             "control": measurement.control_iou(),
@@ -185,6 +197,7 @@ class RankingRound:
             "phases_ground": phases.ground if phases is not None else "",
             "kappa": kappa,
             "kappa_since": since,
+            "stop_tiles": tiles,
         }
         return facts.model_copy(update=measured), stop_set
 

@@ -18,7 +18,7 @@ from napari_emtransfer.core.nn.features import FrozenNetwork
 from napari_emtransfer.core.nn.model import build_model
 from napari_emtransfer.core.nn.pool_features import PoolFeatures
 from napari_emtransfer.core.nn.pool_head import PoolHead
-from napari_emtransfer.worker import rank_handler, rank_round, rank_scores
+from napari_emtransfer.worker import rank_handler, rank_measure, rank_round, rank_scores
 from napari_emtransfer.worker.handlers import RunControl, handle
 from napari_emtransfer.worker.protocol import RankRequest
 
@@ -350,6 +350,36 @@ def test_a_round_is_kept_once(bare):
         assert [one.number for one in project.active.rounds()] == [1, 2]
     label(bare)
     assert ranked(bare)["query_round"] == 3
+
+
+def test_a_round_is_completed_when_more_tiles_are_scored(bare, monkeypatch):
+    ranked(bare)
+    label(bare)
+    rank_handler.forget()
+    monkeypatch.setattr(rank_round, "_LEAST_SECONDS", 0.0)
+    unfinished = ranked(bare, seconds=0)
+    ranked(bare)
+    with Project.open(bare) as project:
+        first, last = project.active.rounds()
+        assert last.number == unfinished["query_round"] > first.number
+        assert last.facts["n_scored"] == N_TILES > unfinished["facts"]["n_scored"]
+        assert "all tiles" in last.facts["phases_ground"]
+
+
+def test_predictions_of_other_tiles_are_not_compared(bare, monkeypatch):
+    monkeypatch.setattr(rank_measure, "_STOP_TILES", 8)
+    monkeypatch.setattr(
+        rank_measure.stopping, "reference_round", lambda numbers, _now: len(numbers) - 1 if numbers else None
+    )
+    ranked(bare)
+    label(bare)
+    ranked(bare)
+    label(bare, 1)
+    assert ranked(bare)["facts"]["kappa"] is not None
+    label(bare, 1)
+    with Project.open(bare) as project:
+        project.remove_micrograph("d1")
+    assert ranked(bare)["facts"]["kappa"] is None
 
 
 # --- what goes wrong

@@ -70,6 +70,8 @@ class RoundFacts(_Facts):
         Agreement of this model with the one of a round before, on the tiles that stability is judged by.
     kappa_since
         `n_labelled_tiles` of that round.
+    stop_tiles
+        Names the tiles that stability is judged by: predictions of others are not compared with these.
     """
 
     n_labelled_tiles: int
@@ -86,3 +88,4 @@ class RoundFacts(_Facts):
     chosen_minus_random: DifferenceFacts | None = None
     kappa: float | None = None
     kappa_since: int | None = None
+    stop_tiles: str = ""

@@ -178,18 +178,27 @@ class ActiveStore:
 
     def add_round(self, facts: Mapping[str, Any], stop_set: NDArray[np.uint8] | None = None) -> QueryRound:
         """Keep what is known after a ranking, and the classes (n,) predicted where stability is judged."""
-        blob = None if stop_set is None else np.ascontiguousarray(stop_set, np.uint8).tobytes()
         created = _now()
         with self._database.writing() as connection:
-            values = {"created": created, "facts": dict(facts), "stop_set": blob}
+            values = {"created": created, "facts": dict(facts), "stop_set": _stop_blob(stop_set)}
             number = connection.execute(_rounds.insert().values(values)).inserted_primary_key
         return QueryRound(number[0] if number else 0, created, dict(facts))
+
+    def replace_round(self, number: int, facts: Mapping[str, Any], stop_set: NDArray[np.uint8] | None = None) -> None:
+        """Keep what more is known of the same labels, when tiles were scored that had not been."""
+        values = {"facts": dict(facts), "stop_set": _stop_blob(stop_set)}
+        with self._database.writing() as connection:
+            connection.execute(_rounds.update().where(_rounds.c.number == number).values(values))
 
     def stop_set(self, number: int) -> NDArray[np.uint8] | None:
         """Classes (n,) that were kept with a round; None where there are none."""
         with self._database.reading() as connection:
             blob = connection.execute(select(_rounds.c.stop_set).where(_rounds.c.number == number)).scalar()
         return None if blob is None else np.frombuffer(blob, np.uint8)
+
+
+def _stop_blob(classes: NDArray[np.uint8] | None) -> bytes | None:
+    return None if classes is None else np.ascontiguousarray(classes, np.uint8).tobytes()
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> ScoreTable:
