@@ -77,7 +77,7 @@ class Visits:
 
     def act(self, stem: str | None = None, n_clicks: int = 0) -> None:
         """Somebody paints (on this micrograph) or clicks."""
-        if self._shown is None or stem not in (None, self._shown.micrograph):
+        if self._shown is not None and stem not in (None, self._shown.micrograph):
             return
         self._clock.act(n_clicks)
         if self._time() - self._noted >= NOTE_SECONDS:

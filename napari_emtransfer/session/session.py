@@ -66,7 +66,7 @@ class Session(ProjectCommands, MicrographCommands):
         runner = runner or LocalProcessRunner()
         self.labelling = LabellingController(self._context, self._touched, self._looked, self._marked, self._next_tile)
         self.engine = EngineController(self._context, runner)
-        self.overlays = Overlays(self._context, self._touched)
+        self.overlays = Overlays(self._context, lambda stem, window: self.measuring.touched(stem, window))
         self.prediction = PredictionController(self._context, self.engine, self.overlays)
         self.live = LiveController(
             self._context, self.engine, self.overlays, self.labelling, self._live_config, self._live_switched
