@@ -60,7 +60,7 @@ class QueueMemory:
     def of(self, tile: Tile) -> QueueEntry | None:
         """The entry that proposed a tile, also when the user has ended it in the meantime."""
         cell = tile.micrograph, tile.row, tile.column
-        known = {**self._mine, **self._entries}.values()
+        known = (*self._entries.values(), *self._mine.values())  # as it was proposed last, if it was more than once
         return next((entry for entry in known if entry.tile == cell and self.tile(entry) is not None), None)
 
     def tile(self, entry: QueueEntry) -> Tile | None:
