@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.session.messages import AnnotationRead, AnnotationWanted, Message
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class AnnotationMemory:
     def load(self, message: Message) -> Message:
         """On the bridge's thread: an annotation that is wanted → the same with its labels. Others pass through."""
         if isinstance(message, AnnotationWanted):
-            with contextlib.suppress(EMTransferError):  # told when somebody goes there
+            with contextlib.suppress(Exception):  # told when somebody goes there; the bridge has to go on
                 return AnnotationRead(message.stem, self._read(message.stem))
         return message
 

@@ -113,7 +113,7 @@ class LabellingController:
 
     def load(self, message: Message) -> Message:
         """On the bridge's thread: an annotation that is wanted → the same with its labels. Others pass through."""
-        return self._annotations.load(message) if self._annotations else message
+        return memory.load(message) if (memory := self._annotations) else message
 
     def mark_dirty(self, window: Window | None = None, *, stem: str | None = None) -> None:
         """Say that labels have changed in `window` (native pixels; None: all) of a micrograph (None: the current).

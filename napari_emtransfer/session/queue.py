@@ -60,9 +60,7 @@ class QueueController:
         self._memory = QueueMemory(labelling)
         self._visits = Visits(context, labelling, self._memory, clock)
         self._ranking = Ranking(context, engine, labelling, self._rank_config, self._has_time, self._read, self._tell)
-        self._finetuning = FineTuning(
-            context, training, labelling, lambda: self._loop, self._training_started, self._not_started
-        )
+        self._finetuning = FineTuning(context, training, labelling, lambda: self._loop, self._counted, self._refused)
         self._loop = LoopSettings()
         self._latest = QueueRead(0)
         self._serial = 0
@@ -177,6 +175,7 @@ class QueueController:
 
     def outdated(self) -> None:
         """Another model, labels from elsewhere, other micrographs or classes: the ranking is of another project."""
+        self._finetuning.recount()
         self._read()
         self._ranking.want(overtake=True)
         self._tell()
@@ -254,10 +253,10 @@ class QueueController:
         """For tiles without a score: two torch processes on few cores are in each other's way, and in the user's."""
         return self._visits.quiet_seconds >= QUIET_SECONDS and not self._training.state.is_active
 
-    def _training_started(self, n_done: int) -> None:
+    def _counted(self, n_done: int) -> None:
         self._set_loop(finetuned_at=n_done)
 
-    def _not_started(self, message: str, hint: str) -> None:
+    def _refused(self, message: str, hint: str) -> None:
         self._fault = (message, hint)
 
     def _set_loop(self, **changes: Any) -> None:

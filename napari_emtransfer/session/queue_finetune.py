@@ -28,7 +28,7 @@ class FineTuning:
     settings
         How often, and how many tiles were done when the last training started.
     on_start
-        Told the number of done tiles at the start of a training.
+        Told the number of done tiles at the start of a training, from which it is counted.
     on_fault
         Told (message, hint) when none could be started.
     """
@@ -61,6 +61,11 @@ class FineTuning:
         """The project was closed."""
         self._serial += 1
         self._proposing = False
+
+    def recount(self) -> None:
+        """Done tiles may have left with their micrograph: what is left counts from here."""
+        if self._settings().finetuned_at > self._labelling.n_tiles_done:
+            self._on_start(self._labelling.n_tiles_done)
 
     def check(self) -> None:
         """A tile is done, or a training has ended: start if that is due."""

@@ -100,7 +100,7 @@ class Ranking:
     def cancel(self) -> None:
         """Leave the queue as it is until the next tile is done."""
         self._forget()
-        self._wanted = self._left = False
+        self._wanted = self._left = self._stale = False
         self._on_change()
 
     def saved(self, message: StrokesSaved) -> None:

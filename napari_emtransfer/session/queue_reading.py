@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 
 
 def read_queue(project: Project, wanted: QueueWanted) -> QueueRead:
-    """Open entries, rounds, and what they say about stopping."""
+    """Open entries, rounds, and what they say about stopping; a fault becomes a sentence: the bridge has to go on."""
     try:
-        entries = project.active.queue(("waiting", "deferred"))
-        rounds = project.active.rounds()
+        return _read(project, wanted)
     except EMTransferError as error:
         return QueueRead(wanted.serial, message=error.message, hint=error.hint)
+    except Exception as error:
+        message = f"The queue could not be read: {type(error).__name__}: {error}."
+        return QueueRead(wanted.serial, message=message, hint="Rank the tiles again; labels are not affected.")
+
+
+def _read(project: Project, wanted: QueueWanted) -> QueueRead:
+    entries = project.active.queue(("waiting", "deferred"))
+    rounds = project.active.rounds()
     if not rounds:
         return QueueRead(wanted.serial, entries)
     from napari_emtransfer.core.active.rounds import RoundFacts

@@ -201,6 +201,22 @@ def test_a_shown_tile_that_is_proposed_anew_has_one_entry(queued):
     assert number != entry.number
 
 
+def test_a_tile_that_is_proposed_a_second_time_is_not_listed_twice(queued, runner):
+    """It was looked at and left, so its first entry was replaced by a ranking; a later one proposed it again."""
+    first = queued.queue.state.entries[0]
+    queued.queue.next()
+    queued.queue.next()
+    saved(queued)
+    for chosen in (proposals(queued.project, 2, skip=6), [proposal(queued.project, *first.tile)]):
+        queued.queue.refresh(again=True)
+        answer(queued, runner, chosen)
+    (again,) = [entry for entry in queued.queue.state.entries if cell(entry) == cell(first)]
+    assert again.number != first.number
+    queued.queue.go(again.number)
+    assert queued.queue.state.current.number == again.number
+    assert [cell(entry) for entry in queued.queue.state.entries].count(cell(first)) == 1
+
+
 def test_an_entry_of_a_micrograph_that_is_removed_is_no_obstacle(queued):
     queued.queue.next()
     stem = queued.current
@@ -277,6 +293,27 @@ def test_a_tile_that_was_only_looked_at_may_be_replaced_but_the_look_counts(queu
     queued.queue.done()
     saved(queued)
     assert stored(queued, entry.number).seconds == 10.0
+
+
+def test_a_prediction_that_arrives_is_no_work(queued):
+    """Nobody has touched the tile: it may be replaced, and tiles may be scored meanwhile."""
+    hands = Hands(queued)
+    queued.queue.next()
+    entry = queued.queue.state.current
+    hands.now += 7.0
+    queued.overlays.tell(queued.current, queued.tile.window)
+    assert queued.queue._visits.quiet_seconds == 7.0
+    queued.queue.next()
+    saved(queued)
+    assert stored(queued, entry.number).seconds is None
+
+
+def test_painting_without_a_tile_is_work_too(queued):
+    hands = Hands(queued)
+    queued.show("m1")
+    hands.now += 7.0
+    queued.labelling.mark_dirty(Window(y0=0, x0=0, y1=4, x1=4))
+    assert queued.queue._visits.quiet_seconds == 0.0
 
 
 def test_a_tile_that_is_worked_on_for_long_has_its_time_written_on_the_way(queued):
@@ -387,6 +424,14 @@ def test_what_cannot_be_trained_is_told_and_the_loop_goes_on(session, runner):
     assert not runner.jobs
     assert "labelled" in session.queue.state.error
     assert session.queue.next() is not None
+
+
+def test_done_tiles_that_leave_with_their_micrograph_do_not_put_the_next_training_off(labelled):
+    for tile in labelled.labelling.grid("m0"):
+        labelled.labelling.mark_done(tile)
+    labelled.queue.set_finetune_every(2)
+    labelled.remove_micrograph("m0")
+    assert labelled.queue.state.n_until_finetune == 2
 
 
 def test_a_training_started_by_hand_counts_too(labelled, runner):

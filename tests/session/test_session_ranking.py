@@ -216,6 +216,15 @@ def test_cancelled_it_rests_until_the_next_tile_is_done(session, runner):
     assert len(asked(runner)) == 2
 
 
+def test_cancelled_before_it_was_asked_it_rests_too(session, runner, monkeypatch):
+    monkeypatch.setattr(session.labelling, "save_soon", lambda: 99)
+    session.queue.next()
+    session.queue.cancel()
+    session.queue.next()
+    assert session.queue.state.phase == "ready"
+    assert not asked(runner)
+
+
 def test_an_engine_that_dies_twice_leaves_the_queue_and_a_sentence(ranked, runner):
     ranked.queue.refresh(again=True)
     for _ in range(2):
@@ -263,3 +272,12 @@ def test_an_unreadable_queue_is_told_and_the_walk_goes_on(session, runner, monke
     assert "queue" in session.queue.state.error
     assert session.queue.next() is not None
     assert proposals(session.project, 1)
+
+
+def test_rounds_of_an_unknown_form_are_told_and_the_events_go_on(session, recorder):
+    session.project.active.add_round({"n_labelled_tiles": "many"})
+    session.queue.outdated()
+    finish(session)
+    assert "could not be read" in session.queue.state.error
+    session.queue.refresh()
+    assert session.queue.state.phase == "ranking"
