@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_emtransfer.core.errors import EMTransferError
@@ -25,6 +26,7 @@ class ImageCache:
 
     def __init__(self, session: Session, bridge: Bridge) -> None:
         self._session, self._bridge = session, bridge
+        self._project = 0
         self._images: OrderedDict[str, CanvasImage] = OrderedDict()
         self._unreadable: set[str] = set()
         self._prefetcher: Any = None
@@ -43,8 +45,8 @@ class ImageCache:
         """Read one; `done` gets the `CanvasImage` on the GUI thread."""
         record = next((r for r in self._session.records if r.stem == stem), None)
 
-        def keep(image: CanvasImage) -> None:
-            self._keep(image)
+        def keep(image: CanvasImage, project: int = self._project) -> None:
+            self._keep(project, image)
             done(image)
 
         size = record.pixel_size_nm if record else None
@@ -73,10 +75,12 @@ class ImageCache:
                 del self._images[stem]
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop everything, what is still being read too: another project may have micrographs of the same names."""
+        self._project += 1
         self._images.clear()
         self._unreadable.clear()
         self._wanted.clear()
+        self._under_way.clear()
         self._first = ()
         if self._prefetcher is not None:
             self._prefetcher.quit()
@@ -84,11 +88,12 @@ class ImageCache:
 
     def _go_on(self) -> None:
         if self._prefetcher is None and self._wanted:
-            self._prefetcher = self._bridge.run_steps(self._steps(), self._keep, self._fetched, self._fetched)
+            keep, end = partial(self._keep, self._project), partial(self._fetched, self._project)
+            self._prefetcher = self._bridge.run_steps(self._steps(self._project), keep, end, end)
 
-    def _steps(self) -> Iterator[CanvasImage]:
+    def _steps(self, project: int) -> Iterator[CanvasImage]:
         """For a background thread; the list may be replaced or emptied at any time."""
-        while True:
+        while project == self._project:
             try:
                 record = self._wanted.popleft()
             except IndexError:
@@ -99,7 +104,8 @@ class ImageCache:
                 micrograph = self._session.open_micrograph(record.stem)
                 yield load_canvas_image(record.stem, micrograph, record.pixel_size_nm)
             except EMTransferError:  # it is reported when it is asked for
-                self._unreadable.add(record.stem)
+                if project == self._project:
+                    self._unreadable.add(record.stem)
 
     def _worth_fetching(self) -> deque[MicrographRecord]:
         """Those that are not ready, as many as fit; four bytes a pixel are assumed."""
@@ -124,15 +130,19 @@ class ImageCache:
                 wanted.append(record)
         return wanted, room
 
-    def _fetched(self, *_: object) -> None:
+    def _fetched(self, project: int, *_: object) -> None:
+        if project != self._project:
+            return
         self._prefetcher = None
         self._under_way.clear()  # each of them has been kept, or could not be read
         self._go_on()  # others may have been named when it was through already
 
-    def _keep(self, image: CanvasImage) -> None:
+    def _keep(self, project: int, image: CanvasImage) -> None:
+        if project != self._project:
+            return
         self._under_way.discard(image.stem)
         if image.stem not in {record.stem for record in self._session.records}:
-            return  # the project was closed meanwhile
+            return  # it was removed meanwhile
         self._images[image.stem] = image
         while len(self._images) > 1 and sum(map(_n_bytes, self._images.values())) > KEPT_BYTES:
             self._images.popitem(last=False)

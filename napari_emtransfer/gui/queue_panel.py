@@ -156,6 +156,7 @@ class QueuePanel(QWidget):
         signals, connect = self._session.signals, self._bridge.connect
         connect(signals.project_changed, self._on_project)
         connect(signals.schema_changed, self._on_schema)
+        connect(signals.micrographs_changed, self._on_micrographs)
         connect(signals.tile_changed, lambda _tile: self._enable())
         connect(signals.queue_changed, self._on_queue)
         self.list.chosen.connect(self.go)
@@ -175,6 +176,9 @@ class QueuePanel(QWidget):
         self.pictures.clear()
         self._tiles.clear()
         self._on_schema()
+
+    def _on_micrographs(self) -> None:
+        self.pictures.keep_only({record.stem for record in self._session.records})
 
     def _on_schema(self) -> None:
         """Kept here: asking the session for its classes reads the database."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -40,6 +41,7 @@ class TilePictures(QObject):
         self._pictures: OrderedDict[Tile, QPixmap | None] = OrderedDict()
         self._wanted: tuple[Tile, ...] = ()
         self._worker: Any = None
+        self._project = 0
 
     def get(self, tile: Tile) -> QPixmap | None:
         """The picture of a tile, if there is one yet."""
@@ -54,11 +56,19 @@ class TilePictures(QObject):
         self._go_on()
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop everything, what is still being made too: another project may have micrographs of the same names."""
+        self._project += 1
         self._wanted = ()
         self._pictures.clear()
         if self._worker is not None:
             self._worker.quit()
+            self._worker = None
+
+    def keep_only(self, stems: Collection[str]) -> None:
+        """Drop pictures of micrographs that have left the project, and try again what could not be read."""
+        for tile, picture in list(self._pictures.items()):
+            if picture is None or tile.micrograph not in stems:
+                del self._pictures[tile]
 
     def _go_on(self) -> None:
         """One micrograph at a time: its tiles together, so that its file is opened once."""
@@ -68,7 +78,8 @@ class TilePictures(QObject):
         tiles = [tile for tile in self._wanted if tile.micrograph == stem]
         self._wanted = tuple(tile for tile in self._wanted if tile.micrograph != stem)
         steps = self._steps(stem, tiles, self._images.get(stem))
-        self._worker = self._bridge.run_steps(steps, self._keep, self._ended, self._ended)
+        keep, end = partial(self._keep, self._project), partial(self._ended, self._project)
+        self._worker = self._bridge.run_steps(steps, keep, end, end)
 
     def _steps(
         self, stem: str, tiles: Sequence[Tile], image: CanvasImage | None
@@ -86,14 +97,18 @@ class TilePictures(QObject):
         micrograph = self._session.open_micrograph(stem)
         return micrograph.pixels, sampled_limits(micrograph.pixels)
 
-    def _keep(self, made: tuple[Tile, NDArray[np.uint8] | None]) -> None:
+    def _keep(self, project: int, made: tuple[Tile, NDArray[np.uint8] | None]) -> None:
+        if project != self._project:
+            return
         tile, picture = made
         self._pictures[tile] = None if picture is None else pixmap(picture)
         while len(self._pictures) > KEPT:
             self._pictures.popitem(last=False)
         self.ready.emit()
 
-    def _ended(self, *_: object) -> None:
+    def _ended(self, project: int, *_: object) -> None:
+        if project != self._project:
+            return
         self._worker = None
         self._go_on()
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from napari_emtransfer.core.data.micrograph import Micrograph
+from napari_emtransfer.core.data.tiles import Tile, Window
 from napari_emtransfer.core.errors import UnreadableFileError
 from napari_emtransfer.gui import image_cache
 from napari_emtransfer.gui.bridge import Bridge
 from napari_emtransfer.gui.image_cache import ImageCache
+from napari_emtransfer.gui.tile_pictures import TilePictures
 
 
 class Shelf:
@@ -114,3 +117,54 @@ def test_what_is_named_stays_when_others_give_way(qtbot, bridge, monkeypatch):
     qtbot.waitUntil(lambda: cache.get("m3") is not None)
     assert cache.get("m0") is not None
     assert cache.get("m2") is None
+
+
+def test_what_another_project_was_reading_is_dropped(qtbot, bridge):
+    """Micrographs of two projects often have the same names."""
+    shelf, read = Shelf(1), threading.Event()
+    cache = ImageCache(shelf, bridge)
+
+    def open_slowly(stem):
+        assert read.wait(5)
+        return Micrograph(stem, np.full((100, 100), 7, np.uint8))
+
+    shelf.open_micrograph = open_slowly
+    seen = []
+    cache.prefetch()
+    cache.load("m0", done=seen.append, failed=lambda *_: None)
+    qtbot.wait(80)
+    cache.clear()
+    read.set()
+    qtbot.waitUntil(lambda: bool(seen) and not bridge._workers)
+    assert cache.get("m0") is None
+    shelf.open_micrograph = lambda stem: Micrograph(stem, np.zeros((100, 100), np.uint8))
+    cache.prefetch()
+    qtbot.waitUntil(lambda: cache.get("m0") is not None)
+    assert not cache.get("m0").data.any()
+
+
+def test_pictures_of_another_project_are_dropped_and_unreadable_ones_tried_again(qtbot, bridge):
+    shelf, read = Shelf(2), threading.Event()
+    pictures = TilePictures(shelf, bridge, ImageCache(shelf, bridge))
+    window = Window(y0=0, x0=0, y1=50, x1=50)
+    tiles = [Tile(micrograph=f"m{i}", row=0, column=0, window=window) for i in range(2)]
+
+    def open_slowly(stem):
+        assert read.wait(5)
+        return Micrograph(stem, np.zeros((100, 100), np.uint8))
+
+    at_once, shelf.open_micrograph = shelf.open_micrograph, open_slowly
+    pictures.want(tiles[:1])
+    pictures.clear()
+    shelf.open_micrograph = at_once
+    pictures.want(tiles[1:])  # does not wait for what was cleared
+    qtbot.waitUntil(lambda: tiles[1] in pictures._pictures)
+    read.set()
+    qtbot.waitUntil(lambda: not bridge._workers)
+    assert list(pictures._pictures.items()) == [(tiles[1], None)]  # m1 cannot be read
+    pictures.keep_only({"m0", "m1"})
+    shelf.open_micrograph = lambda stem: Micrograph(stem, np.zeros((100, 100), np.uint8))
+    pictures.want(tiles)
+    qtbot.waitUntil(lambda: all(pictures.get(tile) is not None for tile in tiles))
+    pictures.keep_only({"m1"})
+    assert pictures.get(tiles[0]) is None
