@@ -73,7 +73,9 @@ def _facts(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     control = facts.get("control")
     if control:
-        lines.append(f"mean IoU {format_iou(control['mean_iou'])}{_interval(control)}: {control['ground']}")
+        value = control["mean_iou"]
+        figure = "No mean IoU" if value is None else f"mean IoU {format_iou(value)}{_interval(control)}"
+        lines.append(f"{figure}: {control['ground']}")
     phases = facts.get("phases") or {}
     known = [[name, f"{100 * p['fraction']:.1f} %", _percent(p)] for name, p in phases.items()]
     return [*lines, *([format_table([["phase", "area", "95 % interval"], *known])] if known else [])]

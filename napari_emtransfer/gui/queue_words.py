@@ -77,6 +77,8 @@ def iou_sentence(facts: Facts | None) -> str:
 
 def missing_controls(facts: Facts | None) -> str:
     """What has to be labelled before there is an IoU to draw."""
+    if why := ((facts or {}).get("control") or {}).get("ground"):
+        return f"Nothing can be measured: {why}"
     n = int((facts or {}).get("n_control") or 0)
     so_far = {0: "No random control is", 1: "One random control is"}.get(n, f"{n} random controls are")
     return f"{so_far} labelled yet; the IoU is measured on these alone. They come by themselves, framed in blue."

@@ -25,6 +25,9 @@ from napari_emtransfer.worker.rank_state import TileLabels
 
 # Tiles that the stability of predictions is judged by: the first of the random permutation.
 _STOP_TILES: Final = 200
+# Of more labelled tiles, one hardly changes the head: what it says of those it has learnt from is what it said before.
+_MOST_LEFT_OUT: Final = 64
+_TRAINED_ON: Final = "the run whose network is used was trained on most of them"
 # Below it, heads learnt from chosen and from random tiles are not worth comparing.
 _FEWEST_LEARNT: Final = 2
 
@@ -39,6 +42,8 @@ class Measurement:
         Tile → its place among those that `head` was fitted on.
     labels
         Tile → its labels.
+    trained_on
+        Control tiles that the network which gives the features was trained on: no head on it has not seen them.
     """
 
     features: TileFeatures
@@ -47,24 +52,32 @@ class Measurement:
     labels: Mapping[int, TileLabels]
     progress: Progress
     names: tuple[str, ...]
+    trained_on: frozenset[int] = frozenset()
 
     @cached_property
-    def tiles(self) -> list[int]:
+    def all_tiles(self) -> list[int]:
         """Control tiles with labels whose features are there, in the order of the permutation."""
         there = self.features.sampled
         return [tile for tile in self.progress.sample.tiles.tolist() if there[tile]]
 
     @cached_property
+    def tiles(self) -> list[int]:
+        """Those of them that can be measured on: nothing has learnt from them but the head, which can do without."""
+        return [tile for tile in self.all_tiles if tile not in self.trained_on]
+
+    @cached_property
     def _without(self) -> list[NDArray[np.intp]]:
-        """Classes (P,) of each control tile by the head that has not learnt from it."""
-        heads = [self._all_but(tile) for tile in self.tiles]
-        return [self._predicted(tile, head) for tile, head in zip(self.tiles, heads, strict=True)]
+        """Classes (P,) of each tile that can be measured on by the head that has not learnt from it."""
+        return [self._predicted(tile, self._all_but(tile)) for tile in self.tiles]
 
     def control_iou(self) -> ControlFacts | None:
         """IoU on the control tiles."""
-        confusions = self._confusions(self._without)
         return control.control_iou(
-            confusions, self._specimens(self.tiles), self.names, n_missing=self.progress.sample.n_missing
+            self._confusions(self._without),
+            self._specimens(self.tiles),
+            self.names,
+            n_missing=self.progress.sample.n_missing,
+            n_trained_on=len(self.all_tiles) - len(self.tiles),
         )
 
     def phases(self, scores: Scores) -> control.PhaseEstimate | None:
@@ -72,21 +85,34 @@ class Measurement:
         table = self.progress.table
         all_tiles = np.flatnonzero(table.shows_specimen & ~self.progress.unreadable)
         y0, x0, y1, x1 = table.windows[all_tiles].T
-        truth, without = (
-            np.array([self._shares(tile, values) for tile, values in zip(self.tiles, found, strict=True)])
-            for found in ([self._truth(tile) for tile in self.tiles], self._without)
-        )
-        places = np.searchsorted(all_tiles, self.tiles)
+        # Labels are true whatever a network was trained on: where it leaves too few to correct it, they speak alone.
+        alone = 2 * len(self.tiles) < len(self.all_tiles)
+        tiles = self.all_tiles if alone else self.tiles
+        truth = np.array([self._shares(tile, self._truth(tile)) for tile in tiles])
+        places = np.searchsorted(all_tiles, tiles)
+        if alone:
+            predicted, without = np.full((len(all_tiles), len(self.names)), np.nan), truth
+        else:
+            predicted = self._predicted_shares(scores)[all_tiles]
+            without = np.array([self._shares(tile, found) for tile, found in zip(tiles, self._without, strict=True)])
         stems = table.stems[all_tiles].tolist()
         specimens = self._specimens(all_tiles.tolist())
         area = ((y1 - y0) * (x1 - x0)).astype(np.float64)
         return control.phase_fractions(
-            scores.shares[all_tiles], truth, without, places, specimens, stems, self.names, areas=area
+            predicted,
+            truth,
+            without,
+            places,
+            specimens,
+            stems,
+            self.names,
+            areas=area,
+            **({"why_alone": _TRAINED_ON} if alone else {}),
         )
 
     def chosen_against_random(self) -> DifferenceFacts | None:
         """Heads learnt from equally many chosen and random tiles, on control tiles that neither has learnt from."""
-        random = [tile for tile in self.tiles if tile in self.learnt]
+        random = [tile for tile in self.all_tiles if tile in self.learnt]
         chosen = [tile for tile in self.progress.chosen if tile in self.learnt]
         n = min(len(chosen), len(random) - 1)
         if n < _FEWEST_LEARNT:
@@ -118,6 +144,18 @@ class Measurement:
         return classes.ravel()
 
     # ---- inside
+
+    def _predicted_shares(self, scores: Scores) -> NDArray[np.float32]:
+        """(n, K) Of labelled tiles, too, by a head that has not learnt from them: its error on controls is of such."""
+        shares, there = scores.shares.copy(), self.features.sampled
+        learnt = [tile for tile in self.learnt if there[tile]] if len(self.learnt) <= _MOST_LEFT_OUT else []
+        known = dict(zip(self.tiles, self._without, strict=True))
+        for tile in {*learnt, *self.tiles}:
+            found = known[tile] if tile in known else self._predicted(tile, self._all_but(tile))
+            shown = self.features.kept(np.array([tile]))[0]
+            if shown.any():
+                shares[tile] = np.bincount(found[shown], minlength=len(self.names)) / shown.sum()
+        return shares
 
     def _all_but(self, tile: int) -> Coefficients:
         place = self.learnt.get(tile)

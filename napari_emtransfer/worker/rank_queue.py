@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from napari_emtransfer.core.active import acquisition, queue
 from napari_emtransfer.core.active.pool import Choice, TilePool
 from napari_emtransfer.core.config import RankConfig
-from napari_emtransfer.core.data.labels import IGNORE_INDEX
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.queue_records import QueueEntry
 from napari_emtransfer.worker.rank_scores import Scores
@@ -22,9 +21,6 @@ from napari_emtransfer.worker.rank_tiles import TileTable
 
 Tiles = NDArray[np.bool_]
 """(n,) Which of the tiles of a table."""
-
-# Of the lattice of a tile so much has a label, or the tile is not known well enough to be measured on.
-_DENSE: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +32,7 @@ class Progress:
     done, set_aside
         (n,) Tiles that are done; tiles that were skipped, or that somebody is unsure of.
     dense
-        (n,) Tiles of which at least half is labelled.
+        (n,) Tiles of which at least half is labelled: fewer labels are too few to measure on.
     unreadable
         (n,) Tiles of micrographs that cannot be opened now.
     entries
@@ -61,7 +57,7 @@ class Progress:
                 if tile is not None:
                     done[tile], set_aside[tile] = state == "done", state in ("skipped", "unsure")
         for tile, known in labels.items():
-            dense[tile] = np.mean(known.lattice != IGNORE_INDEX) >= _DENSE
+            dense[tile] = known.dense
         return cls(table, done, set_aside, dense, unreadable, project.active.queue())
 
     def _tiles(self, entries: Sequence[QueueEntry]) -> Tiles:

@@ -23,6 +23,7 @@ from napari_emtransfer.worker.protocol import RankRequest
 from napari_emtransfer.worker.rank_measure import Measurement, agreement
 from napari_emtransfer.worker.rank_queue import Progress, Proposal, pool_of, propose
 from napari_emtransfer.worker.rank_scores import Scores, score
+from napari_emtransfer.worker.rank_seen import trained_on_tiles
 from napari_emtransfer.worker.rank_state import Labelled, RankState, head_key
 
 # Heads that must agree, each fitted on tiles drawn with replacement.
@@ -71,7 +72,8 @@ class RankingRound:
         measurement = None
         if head is not None:
             places = {tile: place for place, tile in enumerate(learnt)}
-            measurement = Measurement(state.features, head, places, labels, progress, project.schema.names)
+            seen = trained_on_tiles(project, self.weights, state.table, progress.sample.tiles.tolist())
+            measurement = Measurement(state.features, head, places, labels, progress, project.schema.names, seen)
         facts, stop_set = known.model_copy(update={"acquisition": proposal.acquisition}), None
         if measurement is not None:
             facts, stop_set = self._measured(facts, scores, rounds[: len(rounds) - repeated], measurement)

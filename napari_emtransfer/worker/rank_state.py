@@ -35,10 +35,19 @@ _DENSE: Final = 0.5
 
 @dataclass(frozen=True, eq=False)
 class TileLabels:
-    """Labels of one tile: its class indices on the lattice (P,), 255 = unlabelled, and pixels per class (K,)."""
+    """Labels of one tile: its class indices on the lattice (P,), 255 = unlabelled or data bar.
+
+    `n_shown` of the P pixels show the specimen.
+    """
 
     lattice: NDArray[np.uint8]
-    counts: NDArray[np.int64]
+    n_shown: int
+
+    @property
+    def dense(self) -> bool:
+        """Whether at least half of what shows the specimen has a label."""
+        n_labelled = int(np.count_nonzero(self.lattice != IGNORE_INDEX))
+        return n_labelled > 0 and n_labelled >= _DENSE * self.n_shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +120,7 @@ class RankState:
         for entry in _some(labelled, MOST_LABELLED_TILES):
             if should_stop():
                 break
-            if sampled[entry.tile] and np.mean(entry.labels.lattice != IGNORE_INDEX) >= _DENSE:
+            if sampled[entry.tile] and entry.labels.dense:
                 found[entry.tile] = self._lattice_pixels(entry)
                 continue
             key = self._pixels_key(entry)
@@ -164,11 +173,11 @@ class RankState:
         index = self.table.index(record.stem, tile.row, tile.column)
         if index is None:
             raise ValueError(f"{tile} is no tile of the table")
-        points = self.table.native_pixels(self.table.numbers[record.stem], self.features.lattice(index))
+        number, lattice = self.table.numbers[record.stem], self.features.lattice(index)
+        points, shown = self.table.native_pixels(number, lattice), self.table.outside_bar(number, lattice)
         inside = points - (tile.window.y0, tile.window.x0)
         y, x = np.clip(inside, 0, np.array(targets.shape) - 1).T  # working pixels at its rim may begin outside
-        counts = np.bincount(targets.ravel(), minlength=self.n_classes)[: self.n_classes]
-        return TileLabels(targets[y, x], counts)
+        return TileLabels(np.where(shown, targets[y, x], np.uint8(IGNORE_INDEX)), int(shown.sum()))
 
     def working_targets(self, project: Project, tile: int) -> NDArray[np.uint8]:
         """Targets (h, w) of the working pixels of a tile, as its labels are now."""

@@ -205,3 +205,18 @@ def test_chosen_against_random_is_paired_and_covers():
         single.append(alone.high - alone.low)
     assert 0.9 <= np.mean(covered) <= 0.99
     assert np.mean(paired) < 0.25 * np.mean(single)
+
+
+def test_tiles_that_the_network_was_trained_on_are_said_to_be_left_out(world):
+    tiles = draws(1, 6)[0]
+    facts = control_iou(world["confusions"][tiles], ["one"] * 6, NAMES, n_trained_on=2)
+    assert "2 more are left out: the run whose network is used was trained on them." in facts.ground
+    none = control_iou(world["confusions"][:0], [], NAMES, n_trained_on=6)
+    assert (none.mean_iou, none.n_tiles) == (None, 0)
+    assert "all 6 random tiles" in none.ground
+
+
+def test_with_every_tile_labelled_the_fractions_are_those_of_the_labels(world):
+    truth, without, everything = world["truth"][:50], world["predicted"][:50], np.arange(50)
+    found = phase_fractions(without, truth, without, everything, ["one"] * 50, ["m"] * 50, NAMES)
+    assert found.phases["phase"].fraction == pytest.approx(truth[:, 1].mean())

@@ -11,6 +11,7 @@ from napari_emtransfer.core.config import ModelConfig, RankConfig
 from napari_emtransfer.core.data import project_database
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.readers import read_micrograph
+from napari_emtransfer.core.data.split import Split, whole
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.events import NoticePosted, ProgressMade, RunCancelled, RunFailed, RunFinished
 from napari_emtransfer.core.nn.checkpoint import Checkpoint, CheckpointMeta
@@ -338,6 +339,21 @@ def test_controls_are_measured_without_having_been_learnt_from(bare, monkeypatch
     assert facts["seconds_labelling"] == 10.0 * facts["n_done"]
     assert facts["n_control"] == 4
 
+    trained = new_run(bare, seed=1)
+    stems = tuple(truths())
+    for part, n_left in ((stems[:2], None), (stems, 0)):
+        with Project.open(bare) as project:
+            run = project.run(trained)
+            run.snapshot_labels(stems)
+            run.write_split(Split(name="s", train=whole(part), validation=(), ground="specimen", note=""))
+        facts = ranked(bare)["facts"]
+        assert facts["control"]["n_tiles"] < control["n_tiles"] if n_left is None else not facts["control"]["n_tiles"]
+        assert "was trained on" in facts["control"]["ground"]
+    assert facts["control"]["mean_iou"] is None
+    assert "Labels of" in facts["phases_ground"]
+    assert abs(facts["phases"]["particle"]["fraction"] - truth) < 0.2
+    assert facts["chosen_minus_random"] is None
+
 
 def test_a_round_is_kept_once(bare):
     ranked(bare)
@@ -367,10 +383,9 @@ def test_a_round_is_completed_when_more_tiles_are_scored(bare, monkeypatch):
 
 
 def test_predictions_of_other_tiles_are_not_compared(bare, monkeypatch):
-    monkeypatch.setattr(rank_measure, "_STOP_TILES", 8)
-    monkeypatch.setattr(
-        rank_measure.stopping, "reference_round", lambda numbers, _now: len(numbers) - 1 if numbers else None
-    )
+    monkeypatch.setattr(rank_measure, "_STOP_TILES", 24)
+    newest = lambda numbers, _now: len(numbers) - 1 if numbers else None  # noqa: E731
+    monkeypatch.setattr(rank_measure.stopping, "reference_round", newest)
     ranked(bare)
     label(bare)
     ranked(bare)

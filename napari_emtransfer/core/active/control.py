@@ -21,10 +21,12 @@ from napari_emtransfer.core.active.control_units import (
     MIN_TILES,
     NOT_LEARNT,
     Units,
+    all_trained_on_in_words,
     bootstrap_in_words,
     missed_in_words,
     tiles_in_words,
     too_few_in_words,
+    trained_on_in_words,
 )
 from napari_emtransfer.core.active.rounds import ControlFacts, DifferenceFacts, PhaseFacts
 from napari_emtransfer.core.evaluate.bootstrap import resampled_mean_iou
@@ -40,6 +42,7 @@ def control_iou(
     class_names: Sequence[str],
     *,
     n_missing: int = 0,
+    n_trained_on: int = 0,
     seed: int = 0,
 ) -> ControlFacts | None:
     """IoU of the accumulated confusion matrix of the control tiles; None where nothing was compared.
@@ -52,13 +55,17 @@ def control_iou(
         (m,) Specimen of each tile.
     n_missing
         Control tiles that were skipped, put off or hardly labelled.
+    n_trained_on
+        Control tiles that are left out because the network that gives the features was trained on them.
     """
     compared = np.flatnonzero(confusions.sum(axis=(1, 2)) > 0).tolist()
     confusions, specimens = confusions[compared], [specimens[i] for i in compared]
     if not len(confusions):
-        return None
+        ground = all_trained_on_in_words(n_trained_on)
+        return ControlFacts(mean_iou=None, n_tiles=0, n_specimens=0, ground=ground) if n_trained_on else None
     total = ConfusionMatrix(confusions.sum(axis=0))
     low, high, how = _iou_interval(confusions, specimens, seed)
+    about = trained_on_in_words(n_trained_on) + missed_in_words(n_missing)
     return ControlFacts(
         mean_iou=total.mean_iou(),
         low=low,
@@ -66,7 +73,7 @@ def control_iou(
         iou=by_class(class_names, total.iou()),
         n_tiles=len(confusions),
         n_specimens=len(set(specimens)),
-        ground=f"{tiles_in_words(len(confusions))}, {NOT_LEARNT}{missed_in_words(n_missing)} {how}",
+        ground=f"{tiles_in_words(len(confusions))}, {NOT_LEARNT}{about} {how}",
     )
 
 
@@ -112,6 +119,7 @@ def phase_fractions(
     class_names: Sequence[str],
     *,
     areas: NDArray[np.floating] | None = None,
+    why_alone: str = "not all tiles are predicted yet",
 ) -> PhaseEstimate | None:
     """Prediction-powered phase fractions: predicted everywhere, put right by the error on control tiles.
 
@@ -133,6 +141,8 @@ def phase_fractions(
         (N,) To which each tile belongs.
     areas
         (N,) Area of each tile in any unit; equal by default.
+    why_alone
+        Why some of `predicted` are nan, in words.
     """
     if not len(controls):
         return None
@@ -150,7 +160,7 @@ def phase_fractions(
         half = stdtrit(_freedom(known), 0.5 + LEVEL / 2) * np.sqrt(variance)
         rest = known[0].variance if complete else np.zeros_like(variance)
         from_errors = 1 - np.minimum(1, np.divide(rest, variance, out=np.zeros_like(rest), where=variance > 0))
-    ground = _phase_ground(len(controls), complete, corrected.n, units)
+    ground = _phase_ground(len(controls), "" if complete else why_alone, corrected.n, units)
     return PhaseEstimate(_phases(class_names, fraction, half, from_errors), ground)
 
 
@@ -208,11 +218,11 @@ def _phases(
     return phases
 
 
-def _phase_ground(n: int, complete: bool, n_units: int, units: Units) -> str:
+def _phase_ground(n: int, why_alone: str, n_units: int, units: Units) -> str:
     what = (
-        f"Predicted on all tiles, put right by the error on {tiles_in_words(n)}."
-        if complete
-        else f"Labels of {tiles_in_words(n)} alone: not all tiles are predicted yet."
+        f"Labels of {tiles_in_words(n)} alone: {why_alone}."
+        if why_alone
+        else f"Predicted on all tiles, put right by the error on {tiles_in_words(n)}."
     )
     how = f"95 % t-interval over {n_units} {units.name}." if n >= MIN_TILES else too_few_in_words(n)
     return f"{what} {how}"

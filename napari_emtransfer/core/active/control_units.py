@@ -62,6 +62,21 @@ def missed_in_words(n: int) -> str:
     )
 
 
+def trained_on_in_words(n: int) -> str:
+    """Say that control tiles are left out, "" where none is."""
+    if not n:
+        return ""
+    return f" {n} more {'is' if n == 1 else 'are'} left out: the run whose network is used was trained on them."
+
+
+def all_trained_on_in_words(n: int) -> str:
+    """Say why nothing is measured."""
+    return (
+        f"the run whose network is used was trained on {'the one' if n == 1 else f'all {n}'} random "
+        f"tile{'s' * (n > 1)} labelled so far; the next ones will tell."
+    )
+
+
 def too_few_in_words(n: int) -> str:
     """Say why there is no interval."""
     return f"No interval from {tiles_in_words(n)}: it takes {MIN_TILES}."
