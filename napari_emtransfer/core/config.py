@@ -174,7 +174,7 @@ class RankConfig(_Config):
     acquisition: Acquisition = "default"
     n_tiles: int = Field(default=8, ge=1, le=1000)
     control_every: int = Field(default=5, ge=2)
-    spread: bool = True
+    spread: bool = False
     weights: str = AUTO_WEIGHTS
     encoder: str = DEFAULT_ENCODER
     compute: ComputeConfig = ComputeConfig()

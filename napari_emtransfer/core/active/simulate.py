@@ -60,7 +60,7 @@ def play(
     *,
     seed: int,
     control_every: int | None = None,
-    spread: bool = True,
+    spread: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_round: Callable[[int, float | None], None] = lambda _n, _iou: None,
 ) -> Curve:
