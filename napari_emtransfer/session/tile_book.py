@@ -143,9 +143,10 @@ class TileBook:
     def n_done(self) -> int:
         """Number of tiles that the user has called done."""
         counted = self._counted
+        whole = self._labelled_whole & counted
         n_stated = sum(state == "done" and key[0] in counted for key, state in self._states.items())
-        whole = [tile for stem in self._labelled_whole & counted for tile in self._grids[stem]]
-        return n_stated + sum(_key(tile) not in self._states for tile in whole)
+        n_otherwise = sum(key[0] in whole for key in self._states)
+        return n_stated + sum(len(self._grids[stem]) for stem in whole) - n_otherwise
 
     @property
     def _counted(self) -> set[str]:
