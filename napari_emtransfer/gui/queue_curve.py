@@ -13,13 +13,14 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_emtransfer.gui.plots import add_plot
 from napari_emtransfer.gui.queue_words import Facts, missing_controls
-from napari_emtransfer.gui.widgets import wrapped_label
+from napari_emtransfer.gui.widgets import calm, wrapped_label
 
 HEIGHT_PX: Final = 190
 COLOR: Final = "#56B4E9"
 TIP: Final = (
     "Class-mean IoU on random tiles that the model did not learn from, after each ranking, with its 95 % interval. "
-    "Chosen tiles never count: they were chosen for being difficult."
+    "Chosen tiles never count: they were chosen for being difficult. The model is the quick one that ranks the tiles, "
+    "not a fine-tune; the Measure tab has the IoU of that."
 )
 AXES: Final = (("tiles labelled", "n_tiles"), ("minutes of labelling", "minutes"))
 
@@ -47,6 +48,7 @@ class LearningCurve(QWidget):
             "queue. Changes no data."
         )
         self.axis_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        calm(self.axis_box, Qt.FocusPolicy.TabFocus)  # a click leaves the keys with the canvas
         for text, name in AXES:
             self.axis_box.addItem(text, name)
         self.axis_box.currentIndexChanged.connect(lambda _i: self._draw())

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import signals_blocked
 
-from napari_emtransfer.gui.queue_curve import LearningCurve
+from napari_emtransfer.gui.queue_curve import TIP, LearningCurve
 from napari_emtransfer.gui.queue_words import (
     advice_text,
     advice_tip,
@@ -28,7 +28,7 @@ from napari_emtransfer.gui.queue_words import (
     phase_rows,
     phases_sentence,
 )
-from napari_emtransfer.gui.widgets import swatch, wrapped_label
+from napari_emtransfer.gui.widgets import calm, swatch, wrapped_label
 
 if TYPE_CHECKING:
     from napari_emtransfer.session.queue_state import QueueState
@@ -44,6 +44,7 @@ HEADERS: Final = (
 )
 MOST_PERCENT: Final = 25.0
 MOST_TILES: Final = 999
+_LEAST_STEP: Final = 1e-6
 
 
 class QueueFindings(QWidget):
@@ -56,6 +57,7 @@ class QueueFindings(QWidget):
         super().__init__()
         self._known: object = None
         self.iou_label = wrapped_label(name="control-iou")
+        self.iou_label.setToolTip(TIP)
         self.curve = LearningCurve()
         self.difference_label = wrapped_label(name="chosen-against-random")
         self.difference_label.setToolTip(
@@ -83,9 +85,8 @@ class QueueFindings(QWidget):
         self.difference_label.setText(difference_sentence(newest))
         self.advice_label.setText(advice_text(state.advice))
         self.advice_label.setToolTip(advice_tip(state.advice))
-        with signals_blocked(self.target_box), signals_blocked(self.finetune_box):
-            self.target_box.setValue(100 * (state.target_half_width or 0.0))
-            self.finetune_box.setValue(state.finetune_every or 0)
+        _set_value(self.target_box, 100 * (state.target_half_width or 0.0))
+        _set_value(self.finetune_box, state.finetune_every or 0)
         left = state.n_until_finetune
         self.finetune_label.setVisible(left is not None)
         self.finetune_label.setText("" if left is None else f"The next fine-tune starts {_after(left)}.")
@@ -116,6 +117,7 @@ class QueueFindings(QWidget):
         every.valueChanged.connect(lambda value: self.finetune_every_changed.emit(value or None))
         for box in (target, every):
             box.setKeyboardTracking(False)
+            calm(box)
         return target, every
 
     def _table(self) -> QTableWidget:
@@ -184,6 +186,13 @@ class QueueFindings(QWidget):
         self.table.resizeRowsToContents()
         height = sum(self.table.rowHeight(row) for row in range(self.table.rowCount()))
         self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + height + 4)
+
+
+def _set_value(box: QDoubleSpinBox | QSpinBox, value: float) -> None:
+    """Show a value; what is being typed stays where the value is the old one."""
+    if abs(box.value() - value) > _LEAST_STEP:
+        with signals_blocked(box):
+            box.setValue(value)
 
 
 def _after(n_tiles: int) -> str:

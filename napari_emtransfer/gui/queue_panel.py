@@ -17,7 +17,7 @@ from napari_emtransfer.gui.queue_findings import QueueFindings
 from napari_emtransfer.gui.queue_list import CONTROL_TIP, MOST_ROWS, QueueList, legend_html
 from napari_emtransfer.gui.queue_words import acquisition_text, rest_text, status_text
 from napari_emtransfer.gui.tile_pictures import TilePictures
-from napari_emtransfer.gui.widgets import button, wrapped_label
+from napari_emtransfer.gui.widgets import button, calm, wrapped_label
 
 if TYPE_CHECKING:
     from napari_emtransfer.core.data.queue_records import QueueEntry
@@ -87,6 +87,7 @@ class QueuePanel(QWidget):
             "How the next tiles are chosen. Another choice ranks again and replaces what waits in the queue; random "
             "controls and tiles that were put aside stay."
         )
+        calm(self.acquisition_box, Qt.FocusPolicy.TabFocus)  # a click leaves the keys with the canvas
         self.acquisition_box.activated.connect(lambda _i: self._choose_acquisition())
         self.acquisition_label = wrapped_label(name="acquisition-words")
         self.rank_button = button(

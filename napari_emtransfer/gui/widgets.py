@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QToolButton, QWidget
 
@@ -44,6 +44,22 @@ def wrapped_label(text: str = "", *, name: str = "") -> QLabel:
     label.setSizePolicy(policy)
     label.setMinimumWidth(60)
     return label
+
+
+class _WheelIsForScrolling(QObject):
+    """Hands the wheel on to whatever scrolls, unless the widget has the keys."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        if event.type() == QEvent.Type.Wheel and isinstance(watched, QWidget) and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+
+def calm(widget: QWidget, focus: Qt.FocusPolicy = Qt.FocusPolicy.StrongFocus) -> None:
+    """The wheel scrolls the panel over this box, where it would change the value and take the keys away."""
+    widget.setFocusPolicy(focus)
+    widget.installEventFilter(_WheelIsForScrolling(widget))
 
 
 class ElidedLabel(QLabel):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from gui_helpers import Hands, open_dock
 from napari.components import ViewerModel
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QColor, QWheelEvent
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 from queue_helpers import SaidQueue, entries, rounds
 from session_helpers import make_project
 
@@ -361,3 +362,38 @@ def test_names_are_no_markup():
     html = row_html(entry, 1, {})
     assert "a&lt;b&gt;&amp;c" in html
     assert "<i>" not in html
+
+
+def test_the_wheel_scrolls_and_changes_no_setting(queued):
+    """A fine-tune that starts by itself must not come of scrolling over its box."""
+    findings = queued.findings
+    for box in (findings.finetune_box, findings.target_box, queued.acquisition_box, findings.curve.axis_box):
+        box.clearFocus()
+        before = box.currentIndex() if hasattr(box, "currentIndex") else box.value()
+        middle = QPointF(box.rect().center())
+        down = QWheelEvent(
+            middle,
+            QPointF(box.mapToGlobal(box.rect().center())),
+            QPoint(),
+            QPoint(0, 240 * (1 if hasattr(box, "value") else -1)),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(box, down)
+        assert (box.currentIndex() if hasattr(box, "currentIndex") else box.value()) == before
+        assert not down.isAccepted()
+    assert not {"set_acquisition", "set_target", "set_finetune_every"} & {told[0] for told in queued.queue.told}
+
+
+def test_what_is_being_typed_survives_a_ranking(queued, qtbot):
+    box = queued.findings.finetune_box
+    box.selectAll()
+    QTest.keyClicks(box, "12")
+    typed = box.text()
+    assert (typed.startswith("12"), box.value()) == (True, 0)  # not confirmed yet
+    queued.queue.become(rounds=rounds(queued.session.schema.names))
+    assert box.text() == typed
+    queued.queue.become(finetune_every=7)
+    qtbot.waitUntil(lambda: box.value() == 7)
