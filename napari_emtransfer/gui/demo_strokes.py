@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,16 @@ Point = tuple[float, float]
 Stroke = tuple[Point, Point]
 
 _DIRECTIONS: Final = np.linspace(0, np.pi, 8, endpoint=False)
+# A stroke is worth drawing where so much of what it covers is not painted yet.
+_WORTH: Final = 0.4
+
+
+class BrushStroke(NamedTuple):
+    """A stroke with the label value and the diameter of the brush that it is painted with."""
+
+    value: int
+    brush_px: int
+    stroke: Stroke
 
 
 def plan_strokes(
@@ -44,6 +55,47 @@ def plan_strokes(
         strokes.append(stroke)
         _forget_around(room, stroke, max_length_px / 2)
     return strokes
+
+
+def plan_hatching(
+    truth: NDArray[np.uint8], value: int, *, share: float, brushes_px: Sequence[int]
+) -> list[BrushStroke]:
+    """Horizontal strokes side by side until `share` of a class is painted, coarse brushes first, nothing beyond it.
+
+    Parameters
+    ----------
+    truth
+        Label values (H, W).
+    value
+        The class to paint.
+    share
+        0..1. Where the finest brush does not fit into the rest of the class, less is painted.
+    brushes_px
+        Diameters of the brushes, coarse to fine.
+    """
+    inside = truth == value
+    room = distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    left, found = inside.copy(), list[BrushStroke]()
+    for brush_px in brushes_px:
+        for y, x0, x1 in _runs(room > brush_px / 2 + 0.5, brush_px):
+            if left.sum() <= (1 - share) * inside.sum():
+                return found
+            reach = brush_px // 2
+            covered = left[max(y - reach, 0) : y + reach + 1, max(x0 - reach, 0) : x1 + reach + 1]
+            if covered.mean() >= _WORTH:
+                covered[:] = False
+                found.append(BrushStroke(value, brush_px, ((y, x0), (y, x1))))
+    return found
+
+
+def _runs(free: NDArray[np.bool_], spacing_px: int) -> list[tuple[int, int, int]]:
+    """(y, first x, last x) of unbroken lines over free pixels on every `spacing_px`-th row, the longest first."""
+    rows = range(spacing_px // 2, len(free), spacing_px)
+    runs = []
+    for y in rows:
+        edges = np.flatnonzero(np.diff(np.pad(free[y], 1).astype(np.int8)))
+        runs += [(y, int(start), int(stop) - 1) for start, stop in edges.reshape(-1, 2)]
+    return sorted(runs, key=lambda run: run[1] - run[2])
 
 
 def _longest(free: NDArray[np.bool_], middle: Point, max_length_px: float) -> Stroke:

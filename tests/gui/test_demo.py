@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.draw import disk
 
-from napari_emtransfer.gui.demo_strokes import plan_strokes
+from napari_emtransfer.gui.demo_strokes import plan_hatching, plan_strokes
 
 BRUSH_PX = 7
 
@@ -45,3 +45,26 @@ def test_a_class_too_small_for_the_brush_gets_no_stroke():
     truth[20:24, 20:24] = 2
     assert plan_strokes(truth, 2, n=3, brush_px=BRUSH_PX) == []
     assert plan_strokes(truth, 3, n=3, brush_px=BRUSH_PX) == []
+
+
+def painted(shape, strokes):
+    """Label values as the brush leaves them: of its diameter, round at both ends."""
+    labels, (rows, columns) = np.zeros(shape, np.uint8), np.indices(shape)
+    for value, brush_px, ((y, x0), (_, x1)) in strokes:
+        labels[np.hypot(rows - y, columns - np.clip(columns, x0, x1)) <= brush_px / 2] = value
+    return labels
+
+
+def test_hatching_covers_as_much_of_each_class_as_asked_for_and_nothing_else(grains):
+    for value in (1, 2):
+        strokes = plan_hatching(grains, value, share=0.6, brushes_px=(15, 7, 3))
+        labels = painted(grains.shape, strokes)
+        assert (labels[grains == value] == value).mean() > 0.5
+        assert not labels[grains != value].any()
+        assert [stroke.brush_px for stroke in strokes] == sorted((s.brush_px for s in strokes), reverse=True)
+
+
+def test_hatching_stops_when_it_is_enough(grains):
+    few, many = (plan_hatching(grains, 1, share=share, brushes_px=(15, 5)) for share in (0.2, 0.8))
+    assert 0 < len(few) < len(many)
+    assert plan_hatching(grains, 3, share=0.6, brushes_px=(15, 5)) == []
