@@ -16,7 +16,7 @@ Facts = Mapping[str, Any]
 """What was known after one ranking (`core.active.rounds`), as it lies in the database."""
 
 ACQUISITIONS: Final[dict[str, str]] = {
-    "default": "Measured best: typical tiles until a model has scored them, then uncertain ones of each class and random ones.",
+    "default": "Typical tiles until a model has scored them, then uncertain tiles of each class and random ones.",
     "random": "Any tile that is not labelled yet, all with the same chance.",
     "foreground-random": "By chance, two of three from tiles in which more than the commonest class is predicted.",
     "typiclust": "Typical tiles, each of another kind of structure. Needs no model.",
@@ -25,7 +25,7 @@ ACQUISITIONS: Final[dict[str, str]] = {
     "bald": "The tiles that the members of a committee of models disagree on most (BALD).",
     "kcenter": "The tiles that are least like anything labelled or queued so far.",
     "entropy+kcenter": "Of the most uncertain tiles those that are least alike.",
-    "clasp": "Half of them uncertain tiles of each class in turn, half random ones that show more than the commonest class.",
+    "clasp": "Half uncertain tiles of each class in turn, half random ones with more than the commonest class.",
 }
 
 
