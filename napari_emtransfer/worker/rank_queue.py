@@ -49,15 +49,16 @@ class Progress:
     @classmethod
     def of(cls, project: Project, table: TileTable, labels: Mapping[int, TileLabels], unreadable: Tiles) -> Self:
         """As the project says now. A micrograph that came wholly labelled is done, but where it says otherwise."""
-        done, set_aside, dense = (np.zeros(len(table), np.bool_) for _ in range(3))
-        for number, record in enumerate(table.records):
-            done[slice(*table.starts[number : number + 2])] = project.annotations.labelled_fraction(record.stem) == 1
-            for (row, column), state in project.tile_states(record.stem).items():
-                tile = table.index(record.stem, row, column)
-                if tile is not None:
-                    done[tile], set_aside[tile] = state == "done", state in ("skipped", "unsure")
+        whole, done, set_aside, dense = (np.zeros(len(table), np.bool_) for _ in range(4))
         for tile, known in labels.items():
-            dense[tile] = known.dense
+            whole[tile], dense[tile] = known.whole, known.dense
+        for number, record in enumerate(table.records):
+            here = slice(*table.starts[number : number + 2])
+            done[here] = whole[here].all()
+            for (row, column), state in project.tile_states(record.stem).items():
+                place = table.index(record.stem, row, column)
+                if place is not None:
+                    done[place], set_aside[place] = state == "done", state in ("skipped", "unsure")
         return cls(table, done, set_aside, dense, unreadable, project.active.queue())
 
     def _tiles(self, entries: Sequence[QueueEntry]) -> Tiles:

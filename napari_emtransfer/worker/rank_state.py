@@ -37,11 +37,12 @@ _DENSE: Final = 0.5
 class TileLabels:
     """Labels of one tile: its class indices on the lattice (P,), 255 = unlabelled or data bar.
 
-    `n_shown` of the P pixels show the specimen.
+    `n_shown` of the P pixels show the specimen; `whole`: every pixel of the tile has a label.
     """
 
     lattice: NDArray[np.uint8]
     n_shown: int
+    whole: bool
 
     @property
     def dense(self) -> bool:
@@ -173,11 +174,12 @@ class RankState:
         index = self.table.index(record.stem, tile.row, tile.column)
         if index is None:
             raise ValueError(f"{tile} is no tile of the table")
-        number, lattice = self.table.numbers[record.stem], self.features.lattice(index)
-        points, shown = self.table.native_pixels(number, lattice), self.table.outside_bar(number, lattice)
-        inside = points - (tile.window.y0, tile.window.x0)
+        number, points = self.table.numbers[record.stem], self.features.lattice(index)
+        shown = self.table.outside_bar(number, points)
+        inside = self.table.native_pixels(number, points) - (tile.window.y0, tile.window.x0)
         y, x = np.clip(inside, 0, np.array(targets.shape) - 1).T  # working pixels at its rim may begin outside
-        return TileLabels(np.where(shown, targets[y, x], np.uint8(IGNORE_INDEX)), int(shown.sum()))
+        lattice = np.where(shown, targets[y, x], np.uint8(IGNORE_INDEX))
+        return TileLabels(lattice, int(shown.sum()), bool((targets != IGNORE_INDEX).all()))
 
     def working_targets(self, project: Project, tile: int) -> NDArray[np.uint8]:
         """Targets (h, w) of the working pixels of a tile, as its labels are now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -45,16 +47,23 @@ def quick(monkeypatch):
     monkeypatch.setattr(FrozenNetwork, "__call__", maps)
 
 
-@pytest.fixture
-def bare(tmp_path, quick):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """48 tiles without labels, and a run with a tiny network."""
-    root = make_project(tmp_path)
+    root = make_project(tmp_path_factory.mktemp("made"))
     with Project.open(root) as project:
         project.update_settings(tile_size_px=32)
         for record in project.micrographs():
             project.annotations.write(record.stem, None, np.zeros(SHAPE, np.uint8))
     new_run(root)
     return root
+
+
+@pytest.fixture
+def bare(made, tmp_path, quick):
+    """`made`, to be written to."""
+    shutil.copytree(made.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / made.name
 
 
 def new_run(root, seed=0):
