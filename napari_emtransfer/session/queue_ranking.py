@@ -23,6 +23,7 @@ works, whose next stroke waits for that."""
 QUIET_SECONDS: Final = 1.0
 """Tiles that are left are scored while nobody has painted for so long: a stroke is answered within a second."""
 SCORED: Final = "tiles"
+READ_ONLY_HINT: Final = "Copy the project to a folder that you may write to."
 
 
 class Ranking:
@@ -90,7 +91,12 @@ class Ranking:
         self._stale = True
         if overtake:
             self._forget()
-        if not self.awake or self._context.project is None:
+        project = self._context.project
+        if not self.awake or project is None:
+            return
+        if project.read_only:  # the engine could not keep what it finds
+            self.fault = f"The tiles are not ranked: {project.read_only}.", READ_ONLY_HINT
+            self._on_change()
             return
         self._n_left = None
         self._wanted, self._write = True, self._labelling.save_soon()

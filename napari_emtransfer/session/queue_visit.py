@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NOTE_SECONDS: Final = 5.0
 """While a tile is worked on, its seconds and clicks are written so often: a kill loses no more of them."""
+LEAST_LABELLED: Final = 0.5
+"""Part of a random control that has to be labelled before it is measured on."""
 _BECOMES: Final[dict[TileState, Literal["done", "skipped", "deferred"]]] = {
     "done": "done",
     "skipped": "skipped",
@@ -92,10 +94,22 @@ class Visits:
             entry = self._with_effort(entry)
             self._clock.start()
             self._number, self._before = None, NOTHING
+        if entry.control and becomes == "done":
+            self._check_control(tile)
         ended = None if becomes == "deferred" else datetime.now(UTC).isoformat(timespec="milliseconds")
         self._keep(replace(entry, state=becomes, ended=ended))
 
     # ---- inside
+
+    def _check_control(self, tile: Tile) -> None:
+        """Say at once what would else show only in the IoU that does not come."""
+        labelled = self._labelling.labelled_fraction(tile)
+        if labelled < LEAST_LABELLED:
+            self._context.signals.notice_posted.emit(
+                f"{labelled:.0%} of this random control is labelled; it is measured on only from "
+                f"{LEAST_LABELLED:.0%} of the specimen in it on.",
+                "Go back to it, label more of it, and press Done again; or skip it if it cannot be labelled.",
+            )
 
     def _begin(self) -> None:
         entry = None if self._shown is None else self._memory.of(self._shown)

@@ -7,7 +7,9 @@ from session_helpers import FakeRunner, finish, label, make_project
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import ProjectError
 from napari_emtransfer.session.queue_clock import IDLE_SECONDS, TileClock
+from napari_emtransfer.session.queue_visit import LEAST_LABELLED
 from napari_emtransfer.session.session import Session
+from napari_emtransfer.worker import rank_state
 
 
 @pytest.fixture
@@ -225,6 +227,28 @@ def test_an_entry_of_a_micrograph_that_is_removed_is_no_obstacle(queued):
     queued.queue.next()
     queued.queue.done()
     saved(queued)
+
+
+def test_a_random_control_with_too_few_labels_is_told_at_once(queued, recorder):
+    """Half of what shows the specimen has to be labelled: the rule that the ranking measures by."""
+    cells = [cell(entry) for entry in queued.queue.state.entries[:3]]
+    known = [{"control": True, "reason": "random control"}, {"control": True, "reason": "random control"}, {}]
+    new = [proposal(queued.project, *c, **facts) for c, facts in zip(cells, known, strict=True)]
+    with queued.project._database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM queue")
+    queued.project.active.replace_waiting(new)
+    queued.queue.outdated()
+    finish(queued)
+    for n_marked, is_told in ((0.4, True), (0.6, False), (0.0, False)):  # the last one was chosen
+        tile = queued.queue.next()
+        height = int(n_marked * tile.window.shape[0])
+        part = Window(y0=tile.window.y0, x0=tile.window.x0, y1=tile.window.y0 + max(1, height), x1=tile.window.x1)
+        queued.labelling.annotation(queued.current)[part.slices] = 1
+        queued.labelling.mark_dirty(part)
+        before = len(recorder.of("notice_posted"))
+        queued.labelling.mark_done()
+        assert len(recorder.of("notice_posted")) - before == is_told
+    assert rank_state._DENSE == LEAST_LABELLED
 
 
 # ---- what a tile costs

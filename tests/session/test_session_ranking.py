@@ -281,3 +281,12 @@ def test_rounds_of_an_unknown_form_are_told_and_the_events_go_on(session, record
     assert "could not be read" in session.queue.state.error
     session.queue.refresh()
     assert session.queue.state.phase == "ranking"
+
+
+def test_a_project_that_cannot_be_written_is_not_ranked_and_says_so(session, runner, monkeypatch):
+    monkeypatch.setattr(session.project._database, "read_only", "the disk is read-only")
+    session.queue.refresh()
+    assert session.queue.next() is not None
+    assert not asked(runner)
+    assert (session.queue.state.phase, session.queue.state.n_tiles) == ("failed", 0)
+    assert session.queue.state.error == "The tiles are not ranked: the disk is read-only."
