@@ -168,3 +168,11 @@ def test_choices_become_entries():
         (2, 0, False, 0.7, 0.25),
     ]
     assert [(e.class_name, e.reason, e.number, e.query_round) for e in made][1] == ("matrix", "uncertain matrix", 0, 4)
+
+
+def test_a_control_that_somebody_clicked_on_counts_from_when_it_was_labelled():
+    control = entry(1, control=True, state="done", position=8, ended="2026-01-01T10:00")
+    later = [entry(i, state="done", position=i, ended=f"2026-01-01T10:0{i}") for i in (2, 3, 4)]
+    assert queue.since_control([*later, control]) == 3
+    aside = entry(9, control=True, state="deferred", position=9)
+    assert queue.since_control([*later, control, aside]) == 0

@@ -129,11 +129,19 @@ def next_controls(order: NDArray[np.intp], closed: NDArray[np.bool_], n: int) ->
 
 
 def since_control(entries: Iterable[QueueEntry]) -> int:
-    """How many chosen entries were dealt with since the last control was."""
-    n = 0
+    """How many chosen entries were dealt with since the last control was.
+
+    By time: somebody may have clicked on a later one first. One put aside has no time; there its place says when.
+    """
+    dealt, latest = list[tuple[str, bool]](), ""
     for entry in sorted(entries, key=lambda e: e.position):
         if entry.state != "waiting":
-            n = 0 if entry.control else n + 1
+            when = entry.ended or latest
+            latest = max(latest, when)
+            dealt.append((when, entry.control))
+    n = 0
+    for _, is_control in sorted(dealt, key=lambda one: one[0]):
+        n = 0 if is_control else n + 1
     return n
 
 
