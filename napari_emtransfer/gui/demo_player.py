@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,37 +17,27 @@ from typing import Any, Final
 import napari
 import numpy as np
 from numpy.typing import NDArray
-from qtpy import QtTest
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QAbstractButton
-from skimage.io import imread, imsave
+from skimage.io import imread
 
 from napari_emtransfer.core.config import AUTO_WEIGHTS
 from napari_emtransfer.core.data.project import DATABASE_NAME, Project
 from napari_emtransfer.core.data.tiles import Tile
 from napari_emtransfer.core.errors import EMTransferError
 from napari_emtransfer.core.evaluate.confusion import ConfusionMatrix
-from napari_emtransfer.gui.demo_strokes import Point, plan_strokes
+from napari_emtransfer.gui.demo_hands import DemoError, DemoHands, rest
+from napari_emtransfer.gui.demo_strokes import plan_hatching, plan_strokes
 from napari_emtransfer.gui.dock import EMTransferDock
-from napari_emtransfer.gui.tile_layers import camera_of
-from napari_emtransfer.gui.viewer_layers import ANNOTATION
 from napari_emtransfer.gui.widgets import iou_text
 from napari_emtransfer.session.state import Phase
 
-QTest: Any = QtTest.QTest  # PyQt's stubs take its static methods for methods
 WINDOW_SIZE: Final = (1440, 940)
 BRUSH_PX: Final = 7
 STROKES_PER_CLASS: Final = 4
+HATCHED: Final = 0.6
+HATCHING_PX: Final = (25, 13, 7)
 # (tiles, iterations). A demonstration, not a contest: small crops and few iterations, for the patience of two cores.
 ROUNDS: Final = ((6, 40), (3, 20))
 TRAINING: Final = {"crop_px": 128, "validate_every": 20}
-PATIENCE_S: Final = 180.0
-
-
-class DemoError(EMTransferError):
-    """The session did not go on as it should have."""
-
-    kind = "demo"
 
 
 class DemoPlayer:
@@ -63,26 +53,29 @@ class DemoPlayer:
 
     def __init__(self, viewer: napari.Viewer, dock: EMTransferDock, out: Path) -> None:
         self._viewer, self._dock, self._out = viewer, dock, out
-        self._session, self._canvas = dock.session, dock.owner.canvas
+        self._session, self._canvas, self._hands = dock.session, dock.owner.canvas, DemoHands(viewer, dock)
         self._started = time.monotonic()
         self._painted: list[Tile] = []
         self.screenshots: list[str] = []
 
     def play(self, project: Path) -> dict[str, Any]:
-        """Make the sample project, label and train in rounds, look at the held-out specimen, read the scores."""
+        """Make the sample project, label (then by the queue) and train, look at the held-out specimen, read scores."""
         self._session.create_sample_project(project)
-        self._wait(lambda: self._session.prediction.engine.phase == "ready", "the prediction engine")
+        self._hands.wait(lambda: self._session.prediction.engine.phase == "ready", "the prediction engine")
         self._photograph("01-project")
         for number, (n_tiles, iterations) in enumerate(ROUNDS):
-            self._label(n_tiles)
             if number == 0:
+                self._label(n_tiles)
                 self._photograph("02-painted")
+            else:
+                self._label_queued(n_tiles)
+                self._photograph("04-queue")
             self._configure_training(iterations)
             self._fine_tune(photograph=number == 0)
         self._look_at_held_out()
-        self._photograph("04-overlay")
+        self._photograph("05-overlay")
         self._measure_a_tile()
-        self._photograph("05-measure")
+        self._photograph("06-measure")
         return self._result(time.monotonic() - self._started)
 
     @property
@@ -99,10 +92,40 @@ class DemoPlayer:
             # Done goes on to the next tile by itself.
             done = self._session.tile in self._painted
             if done or self._session.tile is None:
-                self._click(self._dock.label_panel.done_button if done else self._dock.loop_bar.next_button)
-            self._wait(self._tile_is_shown, "the next tile on the canvas")
+                self._hands.click(self._dock.label_panel.done_button if done else self._dock.loop_bar.next_button)
+            self._hands.wait(self._tile_is_shown, "the next tile on the canvas")
             self._paint_tile()
         self._say(f"labelled {n_tiles} tiles")
+
+    def _label_queued(self, n_tiles: int) -> None:
+        """Go by the queue: densely enough for a random control to be measured on; the second tile is one."""
+        queue = self._session.queue
+        self._dock.choose_tab("Queue")
+        self._hands.wait(lambda: any(entry.control for entry in queue.state.waiting), "a random control in the queue")
+        self._hands.press("D")  # the one before the training
+        for number in range(n_tiles):
+            if number == 1:
+                control = next(entry for entry in queue.state.waiting if entry.control)
+                self._hands.click_queued(control.number)
+            self._hands.wait(self._new_tile_is_shown, "the queued tile on the canvas")
+            self._hatch_tile()
+            self._hands.press("D")
+        self._hands.wait(
+            lambda: queue.state.facts is not None and bool(queue.state.facts.phases), "the phase fractions"
+        )
+        self._say(f"labelled {n_tiles} tiles of the queue, a random control among them")
+
+    def _hatch_tile(self) -> None:
+        tile = self._session.tile
+        assert tile is not None  # noqa: S101 - for the type checker: it is on the canvas
+        truth = self._truth(tile.micrograph)[tile.window.slices]
+        for label_class in self._session.schema.classes:
+            strokes = plan_hatching(truth, label_class.value, share=HATCHED, brushes_px=HATCHING_PX)
+            self._hands.hatch(tile, strokes)
+        self._painted.append(tile)
+
+    def _new_tile_is_shown(self) -> bool:
+        return self._tile_is_shown() and self._session.tile not in self._painted
 
     def _tile_is_shown(self) -> bool:
         tile = self._session.tile
@@ -114,28 +137,10 @@ class DemoPlayer:
         truth = self._truth(tile.micrograph)[tile.window.slices]
         self._dock.label_panel.tools.brush_slider.setValue(BRUSH_PX)
         for label_class in self._session.schema.classes:
-            self._click(self._dock.label_panel.palette_box.button(label_class.value))
+            self._hands.click(self._dock.label_panel.palette_box.button(label_class.value))
             for stroke in plan_strokes(truth, label_class.value, n=STROKES_PER_CLASS, brush_px=BRUSH_PX):
-                self._drag([(y + tile.window.y0, x + tile.window.x0) for y, x in stroke])
+                self._hands.drag([(y + tile.window.y0, x + tile.window.x0) for y, x in stroke])
         self._painted.append(tile)
-
-    def _drag(self, stroke: Sequence[Point]) -> None:
-        """Press, move and release the mouse on the canvas along a stroke in pixels of the micrograph."""
-        native = self._viewer.window._qt_viewer.canvas.native
-        points = [self._on_canvas(point) for point in np.linspace(stroke[0], stroke[-1], 3)]
-        QTest.mouseMove(native, points[0])
-        QTest.mousePress(native, Qt.MouseButton.LeftButton, pos=points[0])
-        for point in points:
-            QTest.mouseMove(native, point)
-            _rest(1)
-        QTest.mouseRelease(native, Qt.MouseButton.LeftButton, pos=points[-1])
-
-    def _on_canvas(self, point: Sequence[float]) -> QPoint:
-        """Pixel of the micrograph → pixel of the canvas."""
-        world = np.array(self._canvas.layers.find(ANNOTATION).data_to_world(point))
-        camera, size = camera_of(self._viewer), np.array(self._viewer.window._qt_viewer.canvas.size)
-        y, x = size / 2 + (world - camera.center[-2:]) * camera.zoom
-        return QPoint(round(x), round(y))
 
     def _truth(self, stem: str) -> NDArray[np.uint8]:
         mask: NDArray[np.uint8] = imread(self._project.root / "sample" / "masks" / f"{stem}.png")
@@ -149,39 +154,39 @@ class DemoPlayer:
         self._dock.choose_tab("Train")
         panel.reset_button.click()
         expected = (f"run:{model}",) if model else (AUTO_WEIGHTS, "none")
-        self._wait(lambda: panel.form.config.weights in expected, "the proposal")
+        self._hands.wait(lambda: panel.form.config.weights in expected, "the proposal")
         for name, value in (TRAINING | {"iterations": iterations}).items():
             panel.form.editor(name).value = value
 
     def _fine_tune(self, *, photograph: bool) -> None:
-        self._click(self._dock.loop_bar.train_button)
+        self._hands.click(self._dock.loop_bar.train_button)
         training = self._session.training
-        self._wait(lambda: training.state.is_active, "the start of the training")
+        self._hands.wait(lambda: training.state.is_active, "the start of the training")
         if photograph:
-            self._wait(lambda: len(training.curves.validations) >= 1, "the first validation")
+            self._hands.wait(lambda: len(training.curves.validations) >= 1, "the first validation")
             self._photograph("03-training")
-        self._wait(lambda: not training.state.is_active, "the end of the training")
+        self._hands.wait(lambda: not training.state.is_active, "the end of the training")
         state = training.state
         if state.phase is not Phase.FINISHED:
             raise DemoError(f"The training ended as {state.phase}: {state.message}", state.hint)
         self._say(f"trained {state.run_id}: IoU {iou_text(state.mean_iou)} on the strokes of the held-out specimen")
-        self._wait(lambda: self._session.prediction.model_run == state.run_id, "the new model")
+        self._hands.wait(lambda: self._session.prediction.model_run == state.run_id, "the new model")
 
     # ---- looking
 
     def _look_at_held_out(self) -> None:
         for stem in reversed(self._held_out()):
             self._session.show(stem)
-            self._wait(partial(self._is_predicted, stem), f"the prediction of {stem}")
+            self._hands.wait(partial(self._is_predicted, stem), f"the prediction of {stem}")
         self._dock.choose_tab("Label")
         self._viewer.reset_view()
 
     def _measure_a_tile(self) -> None:
         held_out = next(tile for tile in self._painted if tile.micrograph in self._held_out())
         self._session.labelling.go_to(held_out)
-        self._wait(partial(self._is_predicted, held_out.micrograph), "the held-out tile")
+        self._hands.wait(partial(self._is_predicted, held_out.micrograph), "the held-out tile")
         self._dock.choose_tab("Measure")
-        self._wait(lambda: self._session.readouts.tile is not None, "the IoU of the tile")
+        self._hands.wait(lambda: self._session.readouts.tile is not None, "the IoU of the tile")
 
     def _is_predicted(self, stem: str) -> bool:
         """Whether the canvas shows all of what the newest model says; until then it still shows the model before."""
@@ -220,30 +225,13 @@ class DemoPlayer:
 
     # ---- hands and eyes
 
-    def _click(self, widget: QAbstractButton) -> None:
-        QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
-        _rest(20)
-
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            if time.monotonic() > deadline:
-                raise DemoError(f"Waited {PATIENCE_S:.0f} s in vain for {what}.", "emtransfer doctor may know why.")
-            _rest(20)
-
     def _say(self, line: str) -> None:
         sys.stderr.write(f"{time.monotonic() - self._started:6.1f} s  {line}\n")
 
     def _photograph(self, name: str) -> None:
-        _rest(800)  # what was just asked for gets drawn
         path = self._out / f"{name}.png"
-        imsave(path, self._viewer.window.screenshot(canvas_only=False, flash=False), check_contrast=False)
+        self._hands.photograph(path)
         self.screenshots.append(str(path))
-
-
-def _rest(ms: int) -> None:
-    """Let the window live for a while."""
-    QTest.qWait(ms)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -286,7 +274,7 @@ def _window() -> tuple[napari.Viewer, EMTransferDock]:
     dock = EMTransferDock(viewer)
     viewer.window.add_dock_widget(dock, name="EM Transfer", area="right")
     viewer.window._qt_window.resize(*WINDOW_SIZE)
-    _rest(100)
+    rest(100)
     return viewer, dock
 
 
