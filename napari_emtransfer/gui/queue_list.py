@@ -237,7 +237,7 @@ def row_tip(entry: QueueEntry) -> str:
         return f"<p>{CONTROL_TIP}</p>"
     drawn = "" if entry.probability is None else f" It was drawn with probability {entry.probability:.2g}."
     kind = f"Chosen by {escape(entry.acquisition)}: {escape(entry.reason)}." if entry.acquisition else ""
-    return f"<p>{kind}{drawn} Chosen tiles teach the model; on none of them is it measured.</p>"
+    return f"<p>{kind}{drawn} Chosen tiles teach the model; it is measured on random ones.</p>"
 
 
 def _cell(entry: QueueEntry) -> str:

@@ -103,7 +103,8 @@ class QueuePanel(QWidget):
     def _make_buttons(self) -> None:
         self.skip_button = button(
             "Skip S",
-            "Leave the tile on the canvas out for good, and go to the next one. Its labels stay.",
+            "Leave the tile on the canvas out for good, and go to the next one. Its labels stay. Back to it, Done or "
+            "Defer takes that back.",
             self.skip_requested.emit,
             name="skip",
         )

@@ -115,7 +115,10 @@ def advice_tip(advice: StopAdvice | None) -> str:
         f"<li>{sentence_case(CRITERIA[one.criterion])}: {escape(one.sentence)}</li>"
         for one in (advice.evidence if advice else ())
     )
-    return f"<p>Judged by random controls and by predictions, never by tiles that were chosen.</p><ul>{lines}</ul>"
+    return (
+        "<p>Judged by random controls and by predictions, never by tiles that were chosen. Kappa says how far two "
+        f"rankings predict the same, beyond what chance would do; 1 is all the same.</p><ul>{lines}</ul>"
+    )
 
 
 def rest_text(n: int) -> str:

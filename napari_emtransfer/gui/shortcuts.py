@@ -22,7 +22,7 @@ TABLE: Final = (
     ("N", "next tile"),
     ("D", "tile done, then next"),
     ("U", "unsure, then next"),
-    ("S", "skip the tile for good, then next"),
+    ("S", "skip the tile, then next"),
     ("C", "centre the tile"),
     ("L", "live overlay on, off"),
     ("T", "fine-tune"),

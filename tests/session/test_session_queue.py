@@ -121,6 +121,16 @@ def test_a_mind_that_changes_about_a_done_tile_reopens_its_entry(queued):
     assert (stored(queued, first.number).state, stored(queued, first.number).ended) == ("deferred", None)
 
 
+@pytest.mark.parametrize(("how", "state"), [("mark_done", "done"), ("mark_unsure", "deferred")])
+def test_a_skipped_tile_can_be_gone_back_to(queued, how, state):
+    tile, entry = queued.queue.next(), queued.queue.state.current
+    queued.queue.skip()
+    assert queued.labelling.previous_tile() == tile
+    getattr(queued.labelling, how)()
+    saved(queued)
+    assert stored(queued, entry.number).state == state
+
+
 def test_done_on_a_tile_that_was_never_queued_is_ranked_again_and_recorded_nowhere(queued, runner):
     before = queued.project.active.queue()
     queued.labelling.go_to_point("m0", 0, 0)
