@@ -147,6 +147,7 @@ def test_a_deferred_control_counts_so_that_the_next_one_does_not_come_at_once():
     [
         (Choice(0, 1.0, "uncertain-class", 1), "uncertain Widmanstätten"),
         (Choice(0, 1.0, "uncertain"), "uncertain"),
+        (Choice(0, 0.0, "uncertain-class"), "uncertain"),
         (Choice(0, 1.0, "unlike"), "unlike anything labelled"),
         (Choice(0, None, "control"), "random control"),
         (Choice(0, None, "random"), "random"),

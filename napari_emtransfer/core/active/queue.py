@@ -28,6 +28,7 @@ _WORDS: Final = {
     "foreground": "random, among tiles that show more than the commonest class",
     "typical": "typical of many unlabelled tiles",
     "uncertain": "uncertain",
+    "uncertain-class": "uncertain",
     "unlike": "unlike anything labelled",
 }
 _WORDS_OF_CLASS: Final = {
