@@ -27,7 +27,7 @@ from napari_emtransfer.worker.rank_state import TileLabels
 _STOP_TILES: Final = 200
 # Of more labelled tiles, one hardly changes the head: what it says of those it has learnt from is what it said before.
 _MOST_LEFT_OUT: Final = 64
-_TRAINED_ON: Final = "the run whose network is used was trained on most of them"
+_LEARNT: Final = "the model has learnt from most of them"
 # Below it, heads learnt from chosen and from random tiles are not worth comparing.
 _FEWEST_LEARNT: Final = 2
 
@@ -63,7 +63,8 @@ class Measurement:
     @cached_property
     def tiles(self) -> list[int]:
         """Those of them that can be measured on: nothing has learnt from them but the head, which can do without."""
-        return [tile for tile in self.all_tiles if tile not in self.trained_on]
+        alone = set(self.learnt) if len(self.learnt) == 1 else set()  # without it, there is no head
+        return [tile for tile in self.all_tiles if tile not in self.trained_on | alone]
 
     @cached_property
     def _without(self) -> list[NDArray[np.intp]]:
@@ -77,7 +78,7 @@ class Measurement:
             self._specimens(self.tiles),
             self.names,
             n_missing=self.progress.sample.n_missing,
-            n_trained_on=len(self.all_tiles) - len(self.tiles),
+            n_trained_on=len(self.trained_on.intersection(self.all_tiles)),
         )
 
     def phases(self, scores: Scores) -> control.PhaseEstimate | None:
@@ -107,7 +108,7 @@ class Measurement:
             stems,
             self.names,
             areas=area,
-            **({"why_alone": _TRAINED_ON} if alone else {}),
+            **({"why_alone": _LEARNT} if alone else {}),
         )
 
     def chosen_against_random(self) -> DifferenceFacts | None:

@@ -213,7 +213,9 @@ def test_tiles_that_the_network_was_trained_on_are_said_to_be_left_out(world):
     assert "2 more are left out: the run whose network is used was trained on them." in facts.ground
     none = control_iou(world["confusions"][:0], [], NAMES, n_trained_on=6)
     assert (none.mean_iou, none.n_tiles) == (None, 0)
-    assert "all 6 random tiles" in none.ground
+    assert "the 6 random tiles" in none.ground
+    none = control_iou(world["confusions"][:0], [], NAMES, n_missing=1)
+    assert "of the 1 random tile so far none" in none.ground
 
 
 def test_with_every_tile_labelled_the_fractions_are_those_of_the_labels(world):

@@ -21,9 +21,9 @@ from napari_emtransfer.core.active.control_units import (
     MIN_TILES,
     NOT_LEARNT,
     Units,
-    all_trained_on_in_words,
     bootstrap_in_words,
     missed_in_words,
+    nothing_in_words,
     tiles_in_words,
     too_few_in_words,
     trained_on_in_words,
@@ -61,8 +61,8 @@ def control_iou(
     compared = np.flatnonzero(confusions.sum(axis=(1, 2)) > 0).tolist()
     confusions, specimens = confusions[compared], [specimens[i] for i in compared]
     if not len(confusions):
-        ground = all_trained_on_in_words(n_trained_on)
-        return ControlFacts(mean_iou=None, n_tiles=0, n_specimens=0, ground=ground) if n_trained_on else None
+        ground = nothing_in_words(n_trained_on, n_missing)
+        return ControlFacts(mean_iou=None, n_tiles=0, n_specimens=0, ground=ground) if ground else None
     total = ConfusionMatrix(confusions.sum(axis=0))
     low, high, how = _iou_interval(confusions, specimens, seed)
     about = trained_on_in_words(n_trained_on) + missed_in_words(n_missing)

@@ -58,7 +58,8 @@ def missed_in_words(n: int) -> str:
     if not n:
         return ""
     return (
-        f" {n} more {'was' if n == 1 else 'were'} skipped or put off: if for being difficult, the figure is too good."
+        f" {n} more {'was' if n == 1 else 'were'} skipped, put off or hardly labelled: if for being difficult, the "
+        "figure is too good."
     )
 
 
@@ -69,12 +70,16 @@ def trained_on_in_words(n: int) -> str:
     return f" {n} more {'is' if n == 1 else 'are'} left out: the run whose network is used was trained on them."
 
 
-def all_trained_on_in_words(n: int) -> str:
-    """Say why nothing is measured."""
-    return (
-        f"the run whose network is used was trained on {'the one' if n == 1 else f'all {n}'} random "
-        f"tile{'s' * (n > 1)} labelled so far; the next ones will tell."
-    )
+def nothing_in_words(n_trained_on: int, n_missing: int) -> str:
+    """Say why nothing is measured, though random tiles were shown; "" where none was."""
+    if n_trained_on:
+        return (
+            f"the run whose network is used was trained on the {tiles_in_words(n_trained_on)} labelled so far; "
+            "the next ones will tell."
+        )
+    if n_missing:
+        return f"of the {tiles_in_words(n_missing)} so far none is labelled on at least half of its area."
+    return ""
 
 
 def too_few_in_words(n: int) -> str:
