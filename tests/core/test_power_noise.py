@@ -20,12 +20,12 @@ betas = st.sampled_from([0.2, 1.0, 7.0, 300.0, np.inf])
 
 
 def test_beta_grows_from_round_to_round():
-    betas = [beta_of_round(i) for i in range(12)]
+    betas = [beta_of_round(i, first=1, last=100, n_rounds=8) for i in range(12)]
     assert betas[0] == 1
     assert betas[:9] == sorted(set(betas[:9]))
     assert betas[8:] == pytest.approx([100] * 4)
     assert beta_of_round(2, first=2, last=32, n_rounds=4) == pytest.approx(8)
-    assert beta_of_round(0, first=5, last=5) == beta_of_round(3, first=5, last=5) == 5
+    assert beta_of_round(0, first=5, last=5, n_rounds=8) == beta_of_round(3, first=5, last=5, n_rounds=8) == 5
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])

@@ -13,23 +13,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_BETA: Final = 1.0
-LAST_BETA: Final = 100.0
-N_NOISY_ROUNDS: Final = 8
-
 # In place of ln 0: a score of zero is drawn after all others (any other logarithm is above −746), and then uniformly.
 _LN_ZERO: Final = -1e9
 
 Scores = NDArray[np.floating[Any]]
 
 
-def beta_of_round(
-    query_round: int, *, first: float = FIRST_BETA, last: float = LAST_BETA, n_rounds: int = N_NOISY_ROUNDS
-) -> float:
+def beta_of_round(query_round: int, *, first: float, last: float, n_rounds: int) -> float:
     """β of the round (from 0): `first` at the beginning, by equal factors up to `last` in round `n_rounds`, then that.
 
     Early scores are worth little, and tiles are few: noise finds what they have in common. Later ones are trusted.
-    The ends are ours: with 1 a tile of twice the score is drawn twice as often, with 100 one of 5 % more 130 times.
+    With 1 a tile of twice the score is drawn twice as often, with 5 32 times, with 100 one of 5 % more 130 times.
 
     Source: Lüth et al., Finally outshining the random baseline (ClaSP PE), 2026: noise that falls from round to round.
     """
