@@ -52,7 +52,7 @@ def _describe(result: Mapping[str, Any]) -> str:
     if "tiles" not in result:
         return "Stopped; the features computed so far are kept."
     if not result["tiles"]:
-        return "No tile is left to label."
+        return "\n".join(["No tile is left to label.", *_facts(result["facts"])])
     header = ["micrograph", "y", "x", "tile", "score", "reason"]
     rows = [
         [t["micrograph"], f"{t['y']:.0f}", f"{t['x']:.0f}", f"{t['row']},{t['column']}", _score(t), t["reason"]]

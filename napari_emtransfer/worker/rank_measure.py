@@ -98,7 +98,7 @@ class Measurement:
             without = np.array([self._shares(tile, found) for tile, found in zip(tiles, self._without, strict=True)])
         stems = table.stems[all_tiles].tolist()
         specimens = self._specimens(all_tiles.tolist())
-        area = ((y1 - y0) * (x1 - x0)).astype(np.float64)
+        area = (y1 - y0) * (x1 - x0) * table.share_shown[all_tiles]
         return control.phase_fractions(
             predicted,
             truth,

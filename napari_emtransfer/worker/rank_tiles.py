@@ -167,14 +167,19 @@ class TileTable:
         return ~((y >= bar.y0) & (y < bar.y1) & (x >= bar.x0) & (x < bar.x1))
 
     @cached_property
-    def shows_specimen(self) -> NDArray[np.bool_]:
-        """(n,) Tiles that are not, for the greater part, data bar."""
-        shown = np.ones(len(self), np.bool_)
+    def share_shown(self) -> NDArray[np.float64]:
+        """(n,) Share of each tile's area that is not data bar."""
+        share = np.ones(len(self))
         for number, record in enumerate(self.records):
             if record.info_bar is not None:
                 here = slice(*self.starts[number : number + 2])
-                shown[here] = _share_outside(self.windows[here], record.info_bar) >= _LEAST_KEPT
-        return shown
+                share[here] = _share_outside(self.windows[here], record.info_bar)
+        return share
+
+    @cached_property
+    def shows_specimen(self) -> NDArray[np.bool_]:
+        """(n,) Tiles that are not, for the greater part, data bar."""
+        return self.share_shown >= _LEAST_KEPT
 
 
 def in_turn(records: Sequence[MicrographRecord], first: str | None) -> list[int]:

@@ -72,6 +72,8 @@ def test_a_data_bar_is_no_specimen(project):
     expected = windows[:, 0] + (windows[:, 2] - windows[:, 0]) / 2 <= bar.y0
     np.testing.assert_array_equal(table.shows_specimen[table.stems == "a1"], expected)
     assert not expected.all()
+    shown = np.clip((bar.y0 - windows[:, 0]) / (windows[:, 2] - windows[:, 0]), 0, 1)
+    np.testing.assert_allclose(table.share_shown[table.stems == "a1"], shown)
     assert table.shows_specimen[table.stems != "a1"].all()
     points = np.array([[59, 5], [60, 5], [95, 127]])
     assert table.outside_bar(0, points).tolist() == [True, False, False]
