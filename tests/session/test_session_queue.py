@@ -6,6 +6,7 @@ from session_helpers import FakeRunner, finish, label, make_project
 
 from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import ProjectError
+from napari_emtransfer.core.events import RunFailed
 from napari_emtransfer.session.queue_clock import IDLE_SECONDS, TileClock
 from napari_emtransfer.session.queue_visit import LEAST_LABELLED
 from napari_emtransfer.session.session import Session
@@ -458,6 +459,18 @@ def test_what_cannot_be_trained_is_told_and_the_loop_goes_on(session, runner):
     assert not runner.jobs
     assert "labelled" in session.queue.state.error
     assert session.queue.next() is not None
+
+
+def test_a_training_that_fails_is_not_started_again_before_as_many_more_tiles(labelled, runner):
+    labelled.queue.set_finetune_every(2)
+    finish_tiles(labelled, 2)
+    runner.job.say(RunFailed(run_id=labelled.training.state.run_id, kind="error", message="The memory is full."))
+    wait_for_proposal(labelled)
+    assert (len(runner.jobs), labelled.queue.state.n_until_finetune) == (1, 2)
+    finish_tiles(labelled, 1)
+    assert len(runner.jobs) == 1
+    finish_tiles(labelled, 1)
+    assert len(runner.jobs) == 2
 
 
 def test_done_tiles_that_leave_with_their_micrograph_do_not_put_the_next_training_off(labelled):
