@@ -81,7 +81,8 @@ class QueueList(QListWidget):
         self._rest.timeout.connect(self._expect)
         self._under_pointer: int | None = None
         self.itemEntered.connect(self._entered)
-        self.itemClicked.connect(self._choose)
+        # Not itemClicked: a ranking that fills the list anew between press and release would swallow the click.
+        self.itemPressed.connect(self._choose)
         self.itemActivated.connect(self._choose)
 
     def set_entries(self, entries: Sequence[QueueEntry], colors: Mapping[str, str], current: int | None) -> None:
