@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
+from napari_emtransfer.core.active.queue import LEAST_LABELLED
 from napari_emtransfer.session.queue_clock import NOTHING, Effort, TileClock
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 NOTE_SECONDS: Final = 5.0
 """While a tile is worked on, its seconds and clicks are written so often: a kill loses no more of them."""
-LEAST_LABELLED: Final = 0.5
-"""Part of a random control that has to be labelled before it is measured on."""
 _BECOMES: Final[dict[TileState, Literal["done", "skipped", "deferred"]]] = {
     "done": "done",
     "skipped": "skipped",

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emtransfer.core.active.queue import LEAST_LABELLED
 from napari_emtransfer.core.data.labels import IGNORE_INDEX
 from napari_emtransfer.core.data.project import Project
 from napari_emtransfer.core.data.project_records import MicrographRecord
@@ -30,7 +31,6 @@ MOST_LABELLED_TILES: Final = 512
 # Of more tiles than these, wholly labelled ones are seen on their lattices alone, which costs no pass through the
 # network: on five real sets that made no difference from 32 tiles on, but cost .01 of IoU with 4.
 _MOST_SEEN_WHOLE: Final = 24
-_DENSE: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class TileLabels:
     def dense(self) -> bool:
         """Whether at least half of what shows the specimen has a label."""
         n_labelled = int(np.count_nonzero(self.lattice != IGNORE_INDEX))
-        return n_labelled > 0 and n_labelled >= _DENSE * self.n_shown
+        return n_labelled > 0 and n_labelled >= LEAST_LABELLED * self.n_shown
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,7 @@ from napari_emtransfer.core.data.tiles import Window
 from napari_emtransfer.core.errors import ProjectError
 from napari_emtransfer.core.events import RunFailed
 from napari_emtransfer.session.queue_clock import IDLE_SECONDS, TileClock
-from napari_emtransfer.session.queue_visit import LEAST_LABELLED
 from napari_emtransfer.session.session import Session
-from napari_emtransfer.worker import rank_state
 
 
 @pytest.fixture
@@ -259,7 +257,6 @@ def test_a_random_control_with_too_few_labels_is_told_at_once(queued, recorder):
         before = len(recorder.of("notice_posted"))
         queued.labelling.mark_done()
         assert len(recorder.of("notice_posted")) - before == is_told
-    assert rank_state._DENSE == LEAST_LABELLED
 
 
 # ---- what a tile costs

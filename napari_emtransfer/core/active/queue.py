@@ -22,6 +22,9 @@ from napari_emtransfer.core.data.queue_records import QueueEntry
 Cell = tuple[str, str, int, int]
 """(stem, grid, row, column)."""
 
+LEAST_LABELLED: Final = 0.5
+"""Part of a random control, as far as it shows the specimen, that has to be labelled before it is measured on."""
+
 _WORDS: Final = {
     "random": "random",
     "control": "random control",
