@@ -91,7 +91,8 @@ class DemoHands:
                 self.press(str(value))
                 chosen = value
             self.press("]" if brush_px > slider.value() else "[", abs(brush_px - slider.value()))
-            self.drag([(y + tile.window.y0, x + tile.window.x0) for y, x in stroke], n_points=2)
+            # The canvas drops moves that follow each other too fast: of two points the second may be lost.
+            self.drag([(y + tile.window.y0, x + tile.window.x0) for y, x in stroke], n_points=8)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Let the window live until something has happened."""
