@@ -136,11 +136,13 @@ def test_tiles_are_labelled_in_the_order_of_the_queue_and_the_loop_goes_on_in_an
     assert all(entry.seconds > 0 and entry.clicks >= 4 for entry in ended)
     assert all(project.tile_states(stem)[row, column] == "done" for stem, row, column in done)
     waiting = [entry.number for entry in queue_of(user).waiting]
+    stored = [entry.number for entry in project.active.queue(("waiting",))]
 
     user = window()
     user.wait(lambda: bool(listed(user)), "the queue as it was left", 5)
     again = [entry.number for entry in queue_of(user).waiting]
     # A tile that was looked at and left came last in that window; in a new one it is at its place again.
+    assert again == stored
     assert set(again) == set(waiting)
     hands = DemoHands(user.viewer, user.dock)
     hands.press("N")
